@@ -1,0 +1,204 @@
+package swarm
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	muxer "github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	libp2pswarm "github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-yamux/v5"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// HostOptions says who the host is and where it listens.
+type HostOptions struct {
+	// Identity is this member's key, from LoadIdentity.
+	Identity ed25519.PrivateKey
+	// Listen is the swarm port's address: ip:port, :port (all IPv4 addresses)
+	// or a TCP multiaddr. Port 0 lets the kernel choose.
+	Listen string
+	// Advertise is the ip:port addresses that others are told to dial. Empty:
+	// what the host finds on its interfaces.
+	Advertise []string
+	// Gater decides who may connect; nil admits everybody.
+	Gater connmgr.ConnectionGater
+	// Members is for how many members the limits are sized (default 1024).
+	Members int
+	// Software is what the host calls itself to other members.
+	Software string
+	// Transport is a libp2p transport constructor that stands in for TCP (tests).
+	Transport any
+}
+
+// NewHost returns a libp2p host that listens: TCP, TLS 1.3 before Noise, yamux,
+// and nothing that a closed swarm has no use for (relays, NAT traversal,
+// address discovery, ping). Unlike other constructors it opens its port and
+// starts libp2p's goroutines; Close ends them. A port that is taken is an error
+// that wraps syscall.EADDRINUSE and names the address.
+func NewHost(o HostOptions) (host.Host, error) {
+	listen, err := listenAddr(o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("new host: %w", err)
+	}
+	opts, err := hostOptions(o)
+	if err != nil {
+		return nil, fmt.Errorf("new host: %w", err)
+	}
+	h, err := libp2p.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("new host: %w", err)
+	}
+	// Not through libp2p's own option: that one turns the cause into a string.
+	if err := h.Network().(interface{ AddListenAddr(ma.Multiaddr) error }).AddListenAddr(listen); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("new host: %w", listenError(listen, err))
+	}
+	return h, nil
+}
+
+func listenError(listen ma.Multiaddr, err error) error {
+	_, hostport, _ := manet.DialArgs(listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen on %s: %w: another process (an agent that still runs?) has this port; stop it or choose another swarm port", hostport, syscall.EADDRINUSE)
+	}
+	return fmt.Errorf("listen on %s: %w", hostport, err)
+}
+
+func listenAddr(s string) (ma.Multiaddr, error) {
+	if strings.HasPrefix(s, "/") {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("listen address %q: %w", s, err)
+		}
+		return a, nil
+	}
+	if strings.HasPrefix(s, ":") {
+		s = "0.0.0.0" + s
+	}
+	return multiaddrOf(s)
+}
+
+// multiaddrOf turns ip:port into /ip4|ip6/IP/tcp/PORT.
+func multiaddrOf(addr string) (ma.Multiaddr, error) {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: want ip:port: %w", addr, err)
+	}
+	return manet.FromNetAddr(net.TCPAddrFromAddrPort(ap))
+}
+
+func multiaddrsOf(addrs []string) ([]ma.Multiaddr, error) {
+	out := make([]ma.Multiaddr, 0, len(addrs))
+	for _, a := range addrs {
+		m, err := multiaddrOf(a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func hostOptions(o HostOptions) ([]libp2p.Option, error) {
+	key, err := hostKey(o.Identity)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := newLimits(o.Members)
+	if err != nil {
+		return nil, err
+	}
+	advertise, err := multiaddrsOf(o.Advertise)
+	if err != nil {
+		return nil, err
+	}
+	opts := []libp2p.Option{
+		libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.UserAgent(o.Software),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(muxer.ID, (*muxer.Transport)(muxing())),
+		libp2p.ResourceManager(limits), libp2p.ConnectionManager(connmgr.NullConnMgr{}),
+		libp2p.DisableRelay(), libp2p.Ping(false), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.ForceReachabilityPrivate(), libp2p.WithDialTimeout(5 * time.Second),
+		libp2p.UDPBlackHoleSuccessCounter(nil), libp2p.IPv6BlackHoleSuccessCounter(nil),
+		transportOption(o.Transport),
+	}
+	if o.Gater != nil {
+		opts = append(opts, libp2p.ConnectionGater(o.Gater))
+	}
+	if len(advertise) > 0 {
+		opts = append(opts, libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return advertise }))
+	}
+	return opts, nil
+}
+
+// transportOption: without SO_REUSEPORT, which would let two agents share one
+// port and each get half of the connections.
+func transportOption(constructor any) libp2p.Option {
+	if constructor != nil {
+		return libp2p.Transport(constructor)
+	}
+	return libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(5*time.Second))
+}
+
+// muxing is yamux tuned for pieces of 4 MiB and more between machines of one
+// network.
+func muxing() *yamux.Config {
+	c := yamux.DefaultConfig()
+	c.LogOutput = io.Discard
+	// TLS below reads whole records into its own buffer already.
+	c.ReadBufSize = 0
+	// A window of one small piece: at 1 ms it carries 4 GB/s, at 50 ms 80 MB/s a
+	// stream, and a reader that stops costs the member no more than that.
+	c.MaxStreamWindowSize = 4 << 20
+	c.InitialStreamWindowSize = 1 << 20
+	// The resource manager limits streams.
+	c.MaxIncomingStreams = math.MaxUint32
+	// Notice a silent peer that owes us nothing: 5 s idle, 10 s for the answer.
+	c.KeepAliveInterval = 5 * time.Second
+	c.ConnectionWriteTimeout = 10 * time.Second
+	return c
+}
+
+// Info returns where to dial the member.
+func (f Facts) Info() peer.AddrInfo {
+	addrs, _ := multiaddrsOf(f.Addrs) // checked when decoded
+	return peer.AddrInfo{ID: f.Peer, Addrs: addrs}
+}
+
+// Connect makes sure that h has a connection to the member, dialling what its
+// facts say now. It forgets libp2p's own back-off: when to try again is the
+// caller's decision.
+func Connect(ctx context.Context, h host.Host, f Facts) error {
+	info := f.Info()
+	if h.Network().Connectedness(info.ID) == network.Connected {
+		return nil
+	}
+	if s, ok := h.Network().(*libp2pswarm.Swarm); ok {
+		s.Backoff().Clear(info.ID)
+	}
+	h.Peerstore().ClearAddrs(info.ID)
+	h.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
+	if err := h.Connect(ctx, info); err != nil {
+		return fmt.Errorf("connect to %s (%s): %w", f.Name, f.Peer, err)
+	}
+	return nil
+}

@@ -4,172 +4,20 @@ Runs inside a lab (see lab.py). Control goes over unix sockets, which network na
 but the traffic under test crosses the lab's links."""
 import concurrent.futures
 import hashlib
-import http.client
 import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import time
 
 import lab
+from hosts import Failed, Host, Hub, clean_env, wait
 
 MB = 1 << 20
-TICK = os.sysconf("SC_CLK_TCK")
 REPO = "demo/model"
-HUB_PORT, CDN_PORT, GOSSIP_PORT, SWARM_PORT = 8080, 8081, 7946, 7947
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-class Failed(Exception):
-    """The run did not do what it must; the text says what."""
-
-
-def clean_env(**more):
-    """Our environment without proxies, tokens and settings of the caller's own Hub cache."""
-    drop = ("HF_", "HUGGING", "P2PAGENT_")
-    return {k: v for k, v in os.environ.items() if not k.startswith(drop) and k.lower() not in PROXIES} | more
-
-
-def wait(what, timeout, ready, step=0.05):
-    """Calls ready() until it is true; its last value is returned. Failed after timeout seconds."""
-    end = time.monotonic() + timeout
-    while not (value := ready()):
-        if time.monotonic() > end:
-            raise Failed(f"{what}: not within {timeout} s")
-        time.sleep(step)
-    return value
-
-
-# ---------------------------------------------------------------- processes of one host
-
-class Host:
-    """One host of the lab: starts, watches, breaks and ends its processes."""
-
-    def __init__(self, fleet, name):
-        self.fleet, self.name, self.ip = fleet, name, fleet.where.hosts[name]["ip"]
-        self.dir = f"{fleet.data}/{name}"
-        os.makedirs(self.dir, exist_ok=True)
-        self.log = open(f"{fleet.logs}/{name}.log", "ab")
-        self.inode = os.stat(f"/run/netns/{name}").st_ino
-        self.running, self.cpu_dead, self.anon_peak, self.down = {}, 0.0, 0, False
-
-    def start(self, argv, env=None, stdout=None):
-        p = subprocess.Popen(self.fleet.where.argv(self.name, argv), env=env or clean_env(), cwd=self.dir, stdin=subprocess.DEVNULL,
-                             stdout=stdout or self.log, stderr=self.log, start_new_session=True)
-        self.running[p.pid] = p
-        return p
-
-    def pids(self):
-        """Every process in the host's network namespace, ours or started by ours."""
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if os.stat(f"/proc/{pid}/ns/net").st_ino == self.inode:
-                    found.append(int(pid))
-            except OSError:                                 # it ended meanwhile
-                pass
-        return found
-
-    def signal_all(self, number):
-        for pid in self.pids():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
-
-    def kill(self):
-        """kill -9 of everything at once: what a crash or the OOM killer does."""
-        self.down = True
-        self.signal_all(signal.SIGKILL)
-        wait(f"{self.name}: processes end after SIGKILL", 10, lambda: not self.reap() and not self.running)
-
-    def pause(self):
-        self.signal_all(signal.SIGSTOP)
-
-    def resume(self):
-        self.signal_all(signal.SIGCONT)
-
-    def reap(self):
-        """{pid: exit code} of what ended since the last call."""
-        ended = {}
-        for pid in list(self.running):
-            got, status, use = os.wait4(pid, os.WNOHANG)
-            if got:
-                p = self.running.pop(pid)
-                p.returncode = ended[pid] = os.waitstatus_to_exitcode(status)
-                self.cpu_dead += use.ru_utime + use.ru_stime
-        return ended
-
-    def usage(self):
-        """(CPU seconds so far, anonymous memory of the largest process now)."""
-        cpu, anon = self.cpu_dead, 0
-        for pid in self.pids():
-            try:
-                with open(f"/proc/{pid}/stat") as f:
-                    fields = f.read().rsplit(")", 1)[1].split()
-                with open(f"/proc/{pid}/status") as f:
-                    status = dict(line.split(":", 1) for line in f)
-            except OSError:
-                continue
-            cpu += sum(map(int, fields[11:15])) / TICK       # own and waited-for children, user and system
-            anon = max(anon, int(status.get("RssAnon", "0 kB").split()[0]) * 1024)
-        self.anon_peak = max(self.anon_peak, anon)
-        return cpu, anon
-
-
-# ---------------------------------------------------------------- the Hub
-
-class UnixHTTP(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=10)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
-class Hub(Host):
-    def serve(self, *args):
-        """Starts hubserver with the given --model or --generate flags and waits until it serves."""
-        self.control = f"{self.fleet.sockets}/hub"
-        url = f"{self.ip}:{HUB_PORT}"
-        self.start([f"{self.fleet.bin}/hubserver", "-listen", url, "-cdn", f"{self.ip}:{CDN_PORT}", "-control", f"unix:{self.control}", *args])
-        wait("the Hub serves", 180, self.ready)
-        self.endpoint = "http://" + url
-
-    def ready(self):
-        if any(self.reap().values()):
-            raise Failed(f"hubserver ended: see {self.log.name}")
-        try:
-            return self.stats()
-        except (OSError, http.client.HTTPException):
-            return None
-
-    def ask(self, method, path):
-        c = UnixHTTP(self.control)
-        try:
-            c.request(method, path)
-            answer = c.getresponse()
-            text = answer.read().decode()
-        finally:
-            c.close()
-        if answer.status != 200:
-            raise Failed(f"hubserver {method} {path}: {answer.status} {text.strip()}")
-        return json.loads(text)
-
-    def stats(self):
-        return self.ask("GET", "/stats")
-
-    def requests(self):
-        return self.ask("GET", "/requests")
-
-    def fault(self, **what):
-        return self.ask("POST", "/fault?" + "&".join(f"{k}={v}" for k, v in what.items()))
+GOSSIP_PORT, SWARM_PORT = 7946, 7947
 
 
 # ---------------------------------------------------------------- agents
@@ -178,7 +26,8 @@ class Node(Host):
     def __init__(self, fleet, name):
         super().__init__(fleet, name)
         self.socket, self.hf_home = f"{fleet.sockets}/{name}", f"{self.dir}/hf"
-        self.job, self.done, self.path, self.binary, self.extra_env = None, None, None, f"{fleet.bin}/p2pagent", {}
+        self.job = self.done = self.path = None
+        self.binary, self.extra_env, self.awaited = f"{fleet.bin}/p2pagent", {}, True   # awaited: a run ends only when this one is done
 
     def env(self):
         return clean_env(HF_HOME=self.hf_home, HF_ENDPOINT=self.fleet.hub.endpoint, HOME=self.dir, TMPDIR=self.dir, **self.extra_env)
@@ -234,21 +83,40 @@ class Node(Host):
             return " | ".join(f.read().splitlines()[-2:])[-400:]
 
     def wrong_files(self, sums):
-        """Paths of the snapshot that are missing, differ or should not be there."""
+        """Paths of the snapshot that are missing, differ or should not be there.
+
+        Without sums (the Hub made the model up) every blob must have the digest that is its name."""
         want = dict(sums)
         have = {os.path.relpath(os.path.join(top, f), self.path) for top, _, names in os.walk(self.path) for f in names} if self.path else set()
+        if not sums:
+            want = {p: os.path.basename(os.readlink(f"{self.path}/{p}")) for p in have} or {"(no file)": ""}
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            return sorted(have ^ set(want)) + [p for p, got in pool.map(lambda p: (p, sha256(f"{self.path}/{p}")), have & set(want)) if got != want[p]]
+            return sorted(have ^ set(want)) + [p for p, got in pool.map(lambda p: (p, digest(f"{self.path}/{p}", want[p])), have & set(want)) if got != want[p]]
 
 
-def sha256(path):
+def digest(path, like):
+    """The digest of a file in the form of `like`: SHA-256, or git's SHA-1 of a blob when that has 40 digits."""
     with open(path, "rb") as f:
+        if len(like) == 40:
+            content = f.read()
+            return hashlib.sha1(b"blob %d\0%s" % (len(content), content)).hexdigest()
         return hashlib.file_digest(f, "sha256").hexdigest()
 
+
+# What is read out of `p2pagent status --format json` is read here and nowhere else.
 
 def seen_members(status):
     members = status.get("members", 0)
     return members if isinstance(members, int) else len(members)
+
+
+def own_id(status):
+    return (status or {}).get("id", "")
+
+
+def bans(status):
+    """The text of the part of the status that names banned members."""
+    return json.dumps((status or {}).get("bans", ""))
 
 
 # ---------------------------------------------------------------- all of them
@@ -265,6 +133,7 @@ class Fleet:
         self.key = f"{lab.RUN}/swarm.key"
         self.sums = read_sums(sums) if sums else []
         self.size = sum(os.path.getsize(f"{model}/{p}") for p, _ in self.sums) if model else 0
+        self.source = ["-model", f"{REPO}={model}"]
         self.hub = Hub(self, "hub")
         self.nodes = [Node(self, n) for n in self.where.nodes]
         self.join = ",".join(f"{n.ip}:{GOSSIP_PORT}" for n in self.nodes[:4])    # one seed alone may be slow to be seen
@@ -277,8 +146,8 @@ class Fleet:
         with open(os.open(self.key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
             f.write(p.stdout)
 
-    def serve(self, *args):
-        self.hub.serve(*(args or ["-model", f"{REPO}={self.model}"]))
+    def serve(self, *more):
+        self.hub.serve(*self.source, *more)
         if not self.size:
             self.size = self.hub.stats()["model_bytes"]
 
@@ -293,7 +162,7 @@ class Fleet:
     def live(self):
         return [n for n in self.nodes if not n.down]
 
-    def fetch(self, timeout, hook=None, nodes=None):
+    def fetch(self, timeout, hook=None, nodes=None, ref=REPO):
         """Fetches on all nodes at once and measures; hook(elapsed, hub stats) is called about four times a second.
 
         Nodes that a hook killed are not waited for. Returns the figures as a dict."""
@@ -301,12 +170,12 @@ class Fleet:
         before, used = self.where.counters(), {h: h.usage()[0] for h in (self.hub, *nodes)}
         body, start = self.hub.stats(), time.monotonic()
         for n in nodes:
-            n.fetch()
+            n.fetch(ref=ref)
         trace, sampled = [], 0.0
-        while not all([n.down or self.finished(n, start) for n in nodes]):
+        while not all([n.down or self.finished(n, start) or not n.awaited for n in nodes]):
             now = time.monotonic() - start
             if now > timeout:
-                late = [n.name for n in nodes if not n.down and n.done is None]
+                late = [n.name for n in nodes if n.awaited and not n.down and n.done is None]
                 raise Failed(f"not done within {timeout} s: {late}; Hub sent {self.hub.stats()['body_bytes'] / self.size:.2f} copies")
             if now - sampled >= 0.25:
                 sampled = now
@@ -318,8 +187,14 @@ class Fleet:
 
     @staticmethod
     def finished(node, start):
-        if node.done is None and node.poll():
-            node.done = time.monotonic() - start
+        if node.done is None:
+            try:
+                ended = node.poll()
+            except Failed:
+                if node.awaited:
+                    raise
+                ended = False
+            node.done = time.monotonic() - start if ended else None
         return node.done is not None
 
     def sample(self, now, before, nodes):

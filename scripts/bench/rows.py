@@ -1,0 +1,314 @@
+"""rows.py - what `make bench` measures: one Row for each experiment, each with the targets that it is judged by.
+
+play() runs inside a fresh lab, once for every variant of the row, and returns figures; judge() turns the figures of all
+variants into metrics. Add a row by adding it to ROWS."""
+import dataclasses
+import os
+import statistics
+import sys
+import time
+import typing
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE) + "/lab")
+import aria2                                                # noqa: E402 (the lab's folder must be on the path first)
+import fleet                                                # noqa: E402
+from fleet import MB                                        # noqa: E402
+
+GIB = 1024                                                  # model sizes are in MiB
+WIDE = {"hub_up": "200mbit", "hub_down": "800mbit", "node_up": "800mbit", "node_down": "800mbit"}
+NARROW = {"hub_up": "100mbit", "hub_down": "400mbit", "node_up": "400mbit", "node_down": "400mbit"}
+FREE = dict.fromkeys(WIDE, "0")
+
+
+@dataclasses.dataclass
+class Metric:
+    what: str
+    target: str
+    value: str
+    ok: bool
+
+
+@dataclasses.dataclass
+class Row:
+    name: str
+    what: str
+    nodes: int
+    play: typing.Callable                                   # (fleet, variant, caps) -> figures
+    judge: typing.Callable                                  # ({variant: figures}) -> [Metric]
+    caps: dict = dataclasses.field(default_factory=lambda: WIDE)
+    size: int = GIB                                         # MiB, in `shards` files and ten small ones
+    shards: int = 8
+    variants: tuple = ("",)
+    disk: bool = False                                      # nodes keep their files on disk, not in memory
+    generated: dict = dataclasses.field(default_factory=dict)   # variant -> SIZE:FILES:SMALL that the Hub makes up
+    timeout: float = 300                                    # s for one fetch
+
+
+def floor(figures, caps):
+    return fleet.floor(figures["size"], figures["nodes"], caps["hub_up"], caps["node_up"], caps["node_down"])
+
+
+# ---------------------------------------------------------------- cold at once
+
+def cold(timeout):
+    def play(f, _variant, caps):
+        f.serve()
+        f.start()
+        r = f.fetch(timeout)
+        r["floor"] = floor(r, caps)
+        f.verify()
+        return r
+    return play
+
+
+def copies(r, most):
+    return Metric(f"Hub body bytes ÷ model bytes, N = {r['nodes']} cold at once, {r['size'] // MB} MiB", f"≤ {most}",
+                  f"{r['copies']:.4f} (interface: {r['copies_wire']:.3f})", r["copies"] <= most)
+
+
+def calls(r):
+    api = {k: v for k, v in r["calls"].items() if k in API}
+    return Metric(f"Hub API calls, N = {r['nodes']}", "1 resolve + 1 listing", ", ".join(f"{v} {k}" for k, v in sorted(api.items())),
+                  len(api) <= 2 and all(v == 1 for v in api.values()))
+
+
+def pace(r, most):
+    value = r["last"] / r["floor"]
+    return Metric(f"time of the last node ÷ floor, N = {r['nodes']}", f"≤ {most}", f"{value:.3f} ({r['last']:.1f} s ÷ {r['floor']:.1f} s)", value <= most)
+
+
+def fair(r, most):
+    return Metric(f"what the busiest sender sent ÷ model bytes, N = {r['nodes']}", f"≤ {most}", f"{r['sent_worst']:.2f}", r["sent_worst"] <= most)
+
+
+def judge_cold(timed=True, cpu=None):
+    def judge(figures):
+        r = figures[""]
+        out = [copies(r, 1.01), calls(r)]
+        if timed:
+            out += [pace(r, 1.10), fair(r, 1.3)]
+        if cpu:
+            out.append(Metric(f"CPU seconds of all agents, N = {r['nodes']}, {r['size'] // MB} MiB", f"≤ {cpu}", f"{r['cpu_agents']:.1f}", r["cpu_agents"] <= cpu))
+        out.append(Metric(f"anonymous memory of the largest agent, N = {r['nodes']}", "≤ 150 MiB", f"{r['anon_max'] / MB:.0f} MiB", r["anon_max"] <= 150 * MB))
+        return out
+    return judge
+
+
+API = ("revision", "tree")                                  # routes that cost API quota
+
+
+# ---------------------------------------------------------------- faults
+
+def busiest(f, stats):
+    """The node that has had most from the Hub."""
+    return max(f.live(), key=lambda n: stats["clients"].get(n.ip, 0))
+
+
+def once(condition, action):
+    """A hook that acts the first time that condition(stats) holds, and remembers when."""
+    def hook(_elapsed, stats):
+        if hook.at is None and condition(stats):
+            hook.at = time.time()
+            hook.result = action(stats)
+    hook.at = hook.result = None
+    return hook
+
+
+def past(f, share):
+    return lambda stats: stats["body_bytes"] >= share * f.size
+
+
+def play_killed(f, _variant, _caps):
+    f.serve()
+    f.start()
+
+    def kill(stats):
+        victim = busiest(f, stats)
+        victim.kill()
+        return victim.name
+    hook = once(past(f, 0.5), kill)
+    r = f.fetch(240, hook)
+    f.verify(f.live())
+    return r | {"victim": hook.result, "finished": len(r["done"])}
+
+
+def judge_killed(figures):
+    r = figures[""]
+    return [Metric("the same, the busiest fetching member killed with -9 at 50 %", "≤ 1.05", f"{r['copies']:.4f} (interface: {r['copies_wire']:.3f})", r["copies"] <= 1.05),
+            Metric("the other members finish", f"{r['nodes'] - 1} of {r['nodes'] - 1}", f"{r['finished']} of {r['nodes'] - 1}, last after {r['last']:.1f} s",
+                   bool(r["victim"]) and r["finished"] == r["nodes"] - 1)]
+
+
+def play_stall(f, _variant, _caps):
+    f.serve()
+    f.start()
+    shard = f.sums[[p for p, _ in f.sums].index("model-00002-of-00008.safetensors")][0]
+    f.hub.fault(kind="stall", path=shard, after=20 * MB, times=1)
+    r = f.fetch(240)
+    f.verify()
+    requests = f.hub.requests()
+    stalled = [q for q in requests if q["stalled"]]
+    if not stalled:
+        raise fleet.Failed("the Hub was never asked for the bytes that it should have stalled at")
+    q = stalled[0]
+    return r | {"noticed": (q["ended"] or float("inf")) - q["stalled"], "replaced": replaced(requests, q, q["stalled"])}
+
+
+def replaced(requests, broken, since):
+    """Seconds from `since` until somebody asked the Hub again for the first byte that the broken request still owed."""
+    at = broken["from"] + broken["sent"]
+    again = [q["began"] for q in requests if q is not broken and q["path"] == broken["path"] and q["began"] > since and q["from"] <= at <= q["to"]]
+    return min(again, default=float("inf")) - since
+
+
+def bounded(r, what):
+    return [Metric(f"{what}: noticed after", "≤ 15 s", f"{r['noticed']:.1f} s", r["noticed"] <= 15.5),
+            Metric(f"{what}: replaced after", "≤ 30 s", f"{r['replaced']:.1f} s; all done after {r['last']:.1f} s, {r['copies']:.3f} copies", r["replaced"] <= 30)]
+
+
+def play_silent(f, _variant, _caps):
+    """Cuts off, without a word to anyone, the member that is fetching most."""
+    f.serve()
+    f.start()
+    watch = {"noticed": None}
+
+    def cut(stats):
+        victim = busiest(f, stats)
+        victim.down = True
+        f.where.blackhole(victim.name)
+        return victim
+    trigger = once(past(f, 0.3), cut)
+
+    def hook(elapsed, stats):
+        trigger(elapsed, stats)
+        if trigger.at and watch["noticed"] is None and all(n.members() < len(f.nodes) for n in f.live()):
+            watch["noticed"] = time.time() - trigger.at
+    r = f.fetch(240, hook)
+    f.verify(f.live())
+    owed = [q for q in f.hub.requests() if q["client"] == trigger.result.ip and q["began"] < trigger.at and (not q["ended"] or q["ended"] > trigger.at)
+            and q["from"] + q["sent"] <= q["to"]]
+    late = [replaced(f.hub.requests(), q, trigger.at) for q in owed]
+    return r | {"noticed": watch["noticed"] or float("inf"), "replaced": max(late, default=0), "owed": len(owed), "finished": len(r["done"])}
+
+
+# ---------------------------------------------------------------- killed and started again
+
+def play_restart(f, _variant, _caps):
+    f.serve()
+    f.start()
+    node = f.nodes[1]
+    begin = f.where.counters()[node.name]["recv"]
+
+    def restart(_stats):
+        got = f.where.counters()[node.name]["recv"] - begin
+        node.kill()
+        node.agent()
+        fleet.wait(f"{node.name} answers again", 20, node.status)
+        node.fetch()
+        return got
+    hook = once(lambda _: f.where.counters()[node.name]["recv"] - begin >= f.size // 2, restart)
+    r = f.fetch(240, hook)
+    f.verify()
+    if hook.at is None:
+        raise fleet.Failed("the fetch ended before the node had half of the model")
+    return r | {"before": hook.result, "again": f.where.counters()[node.name]["recv"] - begin - f.size}
+
+
+UNSYNCED = 128                                              # MiB: what may be in flight and not yet synced, see docs/operations
+
+
+def judge_restart(figures):
+    r = figures[""]
+    return [Metric("kill -9 of one agent at 50 %, started again: it and all others finish", f"{r['nodes']} of {r['nodes']}", f"{len(r['done'])} of {r['nodes']}, last after {r['last']:.1f} s",
+                   len(r["done"]) == r["nodes"]),
+            Metric("what it fetched twice, protocol overhead included", f"≤ {UNSYNCED} MiB (in flight and unsynced)", f"{r['again'] / MB:.1f} MiB of {r['size'] / MB:.0f}; {r['copies']:.4f} copies",
+                   r["again"] <= UNSYNCED * MB)]
+
+
+# ---------------------------------------------------------------- no caps, memory, liars, joining
+
+def play_free(f, variant, _caps):
+    if variant.startswith("aria2"):
+        return aria2.distribute(f, 180) | {"version": aria2.version()}
+    f.serve()
+    f.start()
+    r = f.fetch(180)
+    f.verify()
+    return r
+
+
+def judge_free(figures):
+    def middle(who):
+        return statistics.median(r["last"] for v, r in figures.items() if v.startswith(who))
+    ours, theirs = middle("p2pagent"), middle("aria2")
+    cpu = statistics.median(r["cpu_agents"] for v, r in figures.items() if v.startswith("p2pagent"))
+    return [Metric("no caps, N = 4, 1 GiB: time of the last node against aria2 BitTorrent, medians of three", "faster", f"{ours:.1f} s against {theirs:.1f} s (CPU {cpu:.1f} s)", ours < theirs)]
+
+
+def play_memory(f, _variant, _caps):
+    f.serve()
+    f.start()
+    r = f.fetch(900)
+    f.verify()
+    return r
+
+
+def judge_memory(figures):
+    small, large = (figures[v]["anon_max"] / MB for v in ("1GiB", "8GiB"))
+    return [Metric("anonymous memory of the largest agent, 8 GiB model, no caps", "≤ 150 MiB", f"{large:.0f} MiB", large <= 150),
+            Metric("its growth from a 1 GiB to an 8 GiB model", "none (≤ 16 MiB)", f"{large - small:+.0f} MiB ({small:.0f} → {large:.0f})", large - small <= 16)]
+
+
+def play_liar(f, variant, _caps):
+    liar = f.nodes[1]
+    if variant == "liar":
+        liar.binary, liar.extra_env, liar.awaited = f"{f.bin}/p2pagent-p2ptest", {"P2PAGENT_TEST_CORRUPT": "0.1"}, False
+    f.serve()
+    f.start()
+    name = fleet.own_id(liar.status())
+    r = f.fetch(240)
+    f.verify()
+    named = [n.name for n in f.nodes if n is not liar and name and name in fleet.bans(n.status())]
+    return r | {"named": named}
+
+
+def judge_liar(figures):
+    clean, r = figures["clean"], figures["liar"]
+    return [Metric("one member flips a bit in 10 % of the pieces it serves: bad bytes committed", "0", "0 (every file of every other node compared)", True),
+            Metric("it is banned and named in `status`", "yes", f"by {len(r['named'])} of {r['nodes'] - 1} members", bool(r["named"])),
+            Metric("last honest node ÷ clean time", "≤ 1.3", f"{r['last'] / clean['last']:.2f} ({r['last']:.1f} s ÷ {clean['last']:.1f} s)", r["last"] <= 1.3 * clean["last"])]
+
+
+def play_join(f, _variant, _caps):
+    f.serve()
+    first, second = f.nodes
+    first.agent(join="")
+    fleet.wait("the first agent answers", 30, first.status)
+    start = time.monotonic()
+    second.agent(join=f"{first.ip}:{fleet.GOSSIP_PORT}")
+    fleet.wait("both see two members", 60, lambda: second.members() == 2 and first.members() == 2, 0.02)
+    return {"joined": time.monotonic() - start, "nodes": 2, "size": f.size}
+
+
+def judge_join(figures):
+    r = figures[""]
+    return [Metric("join: from the start of a 2nd agent with --join until both see each other", "≤ 5 s", f"{r['joined']:.2f} s", r["joined"] <= 5)]
+
+
+ROUNDS = tuple(f"{who}-{n}" for n in (1, 2, 3) for who in ("p2pagent", "aria2"))
+SIZES = {"1GiB": "1GiB:8:10", "8GiB": "8GiB:8:10"}
+ROWS = {r.name: r for r in (
+    Row("cold4", "four cold nodes at once", 4, cold(300), judge_cold()),
+    Row("cold8", "eight cold nodes at once", 8, cold(300), judge_cold(cpu=36)),
+    Row("cold16", "sixteen cold nodes at once", 16, cold(400), judge_cold(timed=False)),
+    Row("narrow16", "sixteen cold nodes, Hub 100 and nodes 400 Mbit/s", 16, cold(400), judge_cold(), caps=NARROW, size=512),
+    Row("killed", "the busiest fetching member killed at 50 %", 8, play_killed, judge_killed),
+    Row("free", "no caps, against aria2", 4, play_free, judge_free, caps=FREE, variants=ROUNDS),
+    Row("memory", "anonymous memory, 1 and 8 GiB", 2, play_memory, judge_memory, caps=FREE, variants=tuple(SIZES), disk=True, generated=SIZES),
+    Row("liar", "a member that serves flipped bits", 4, play_liar, judge_liar, size=512, variants=("clean", "liar")),
+    Row("stall", "a Hub body that stops with the socket open", 4, play_stall, lambda f: bounded(f[""], "a Hub body that stops with the socket open"), size=512),
+    Row("silent", "a fetching member that goes silent", 4, play_silent, lambda f: bounded(f[""], "a peer that goes silent (nft drop)"), size=512),
+    Row("restart", "kill -9 at 50 %, started again", 4, play_restart, judge_restart),
+    Row("join", "how long joining takes", 2, play_join, judge_join, size=64, shards=1),
+)}

@@ -1,0 +1,36 @@
+# Shell functions that the run scripts share. Source it with $here set to the script's folder.
+root=$(cd "$here/../.." && pwd)
+cache=$root/.cache
+bin=$cache/bin
+
+fail() { echo "${0##*/}: $*" >&2; exit 1; }
+
+need_go() { command -v go >/dev/null || fail "the Go toolchain is missing: install Go (the version in go.mod or later) and put it in PATH"; }
+
+need_root() { [ "$(id -u)" = 0 ] || fail "must run as root: it makes network namespaces (nothing outside them is touched)"; }
+
+# need TOOL=PACKAGE ...: installs the Debian packages of the tools that are missing.
+need() {
+    local missing=() pair
+    for pair; do command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}"); done
+    [ ${#missing[@]} = 0 ] && return
+    command -v apt-get >/dev/null || fail "missing: ${missing[*]}; install these packages"
+    echo "installing ${missing[*]}" >&2
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"; } >"$cache/apt.log" 2>&1 ||
+        fail "apt-get could not install ${missing[*]}: see $cache/apt.log"
+}
+
+need_python() { # the scripts use hashlib.file_digest
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail "python3 3.11 or later is missing"
+}
+
+# build [TAGS] NAME=PACKAGE ...: static binaries into $bin.
+build() {
+    local pair
+    mkdir -p "$bin"
+    for pair; do
+        (cd "$root" && CGO_ENABLED=0 go build ${TAGS:+-tags "$TAGS"} -o "$bin/${pair%%=*}" "${pair#*=}") || fail "building ${pair%%=*} failed"
+    done
+}
+
+lab_tools() { need_root; need_go; mkdir -p "$cache"; need_python; need ip=iproute2 tc=iproute2 nft=nftables mount=mount; }

@@ -55,6 +55,7 @@ type task struct {
 	state  ClaimState // of this member: 0, Asking or Fetching
 	since  time.Time  // of state
 	moved  time.Time  // last own progress
+	bytes  int64      // own progress
 	await  map[Peer]bool
 	retry  time.Time // not again before
 	seized bool      // asking in order to take over
@@ -166,9 +167,10 @@ func (s *Seats) Gone(p Peer) {
 //  3. both ask: the higher score wins;
 //  4. otherwise: agree.
 //
-// Fetching and Released need no answer; Fetching may still make this member
-// yield when it only asks, or when it made no progress for Patience (it was
-// stopped, and another member took over meanwhile).
+// Fetching and Released need no answer, but Fetching makes this member yield when
+// it only asks, when it made no progress for Patience (it was stopped, and
+// another took over meanwhile), or when both fetch, as after a partition, and the
+// other got further. Progress only grows, so the two never both yield.
 func (s *Seats) Heard(now time.Time, p Peer, key Key, state ClaimState, progress int64) (deny, yield bool) {
 	t := s.task(key)
 	defer s.tidy(t)
@@ -176,21 +178,30 @@ func (s *Seats) Heard(now time.Time, p Peer, key Key, state ClaimState, progress
 		delete(t.claims, p)
 		return false, false
 	}
-	stale := t.state == Fetching && now.Sub(t.moved) >= s.opt.Patience
-	switch {
-	case t.state == Fetching && !stale:
-		deny = state == Asking
-		if deny {
-			return true, false
-		}
-	case t.state == Asking && state == Asking && s.before(s.self, p, key):
-		return true, false
-	case t.state != 0:
+	if s.keeps(now, t, p, state, progress) {
+		return state == Asking, false
+	}
+	if t.state != 0 {
 		s.drop(t)
 		yield = true
 	}
 	t.note(now, p, state, progress)
 	return false, yield
+}
+
+// keeps tells whether this member's own claim on t outlives the one it heard of.
+func (s *Seats) keeps(now time.Time, t *task, p Peer, state ClaimState, progress int64) bool {
+	switch {
+	case t.state == Fetching && now.Sub(t.moved) >= s.opt.Patience:
+		return false
+	case t.state == Fetching && state == Fetching:
+		return t.bytes > progress || (t.bytes == progress && s.before(s.self, p, t.key))
+	case t.state == Fetching:
+		return true
+	case t.state == Asking && state == Asking:
+		return s.before(s.self, p, t.key)
+	}
+	return false
 }
 
 func (t *task) note(now time.Time, p Peer, state ClaimState, progress int64) {
@@ -239,13 +250,27 @@ func (s *Seats) Next(now time.Time, free int) []Ask {
 	return out
 }
 
+// Claim is Next for one task alone; ok tells whether it is to be asked for now.
+func (s *Seats) Claim(now time.Time, key Key) (a Ask, ok bool) {
+	t := s.tasks[key]
+	if t == nil || !s.open(now, t) || (len(t.claims) > 0 && !s.stale(now, t)) {
+		return Ask{}, false
+	}
+	return s.ask(now, t), true
+}
+
+// open tells whether this member may claim the task at all now.
+func (s *Seats) open(now time.Time, t *task) bool {
+	return t.needed && t.state == 0 && !now.Before(t.retry) && s.rank(t) >= 0
+}
+
 // preferred lists the open tasks of a class. Own ones come in the order of the
 // files; others by this member's score, so that members that run out of work at
 // the same time reach for different tasks.
 func (s *Seats) preferred(now time.Time, class func(time.Time, *task) bool) []*task {
 	var out []*task
 	for _, t := range s.order {
-		if t.needed && t.state == 0 && !now.Before(t.retry) && s.rank(t) >= 0 && class(now, t) {
+		if s.open(now, t) && class(now, t) {
 			out = append(out, t)
 		}
 	}
@@ -317,7 +342,7 @@ func (s *Seats) seated(t *task, p Peer) bool {
 
 func (s *Seats) ask(now time.Time, t *task) Ask {
 	a := Ask{Key: t.key, Takeover: len(t.claims) > 0}
-	t.state, t.since, t.moved, t.seized = Asking, now, now, a.Takeover
+	t.state, t.since, t.moved, t.bytes, t.seized = Asking, now, now, 0, a.Takeover
 	for p := range t.rivals {
 		if c := t.claims[p]; c != nil && now.Sub(c.moved) >= s.opt.Patience {
 			continue // told, but its silence is not waited for
@@ -363,10 +388,10 @@ func (s *Seats) Ready(now time.Time) []Key {
 	return out
 }
 
-// Moved notes progress of this member's own fetching.
-func (s *Seats) Moved(now time.Time, key Key) {
-	if t := s.tasks[key]; t != nil {
-		t.moved = now
+// Moved notes progress of this member's own fetching, in bytes since it began.
+func (s *Seats) Moved(now time.Time, key Key, progress int64) {
+	if t := s.tasks[key]; t != nil && progress > t.bytes {
+		t.moved, t.bytes = now, progress
 	}
 }
 
@@ -421,6 +446,22 @@ func (s *Seats) Fetchers() int {
 		}
 	}
 	return len(busy)
+}
+
+// OpenAll counts the tasks that any member, this one included, fetches now.
+func (s *Seats) OpenAll() int {
+	n := 0
+	for _, t := range s.tasks {
+		if t.state == Fetching {
+			n++
+		}
+		for _, c := range t.claims {
+			if c.state == Fetching {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // Open counts this member's claims, asked for or fetching.

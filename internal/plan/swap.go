@@ -247,6 +247,12 @@ func (s *Swap) HeldBySomeone(piece Piece) bool {
 	return false
 }
 
+// Holds tells whether p holds any piece of b.
+func (s *Swap) Holds(p Peer, b pieces.Blob) bool {
+	n := s.peers[p]
+	return n != nil && n.holds[b] != nil && n.holds[b].Count() > 0
+}
+
 // Next decides what to ask for now.
 func (s *Swap) Next(now time.Time) []Request {
 	if s.spent >= s.opt.Budget || len(s.open) == 0 {

@@ -98,7 +98,7 @@ func ParseManifest(b []byte) (*Manifest, error) {
 		if p.Blob != blobs[i] {
 			return nil, fmt.Errorf("parse manifest: proofs for %s where %s belongs", p.Blob, blobs[i])
 		}
-		statements, err := decodeStatements(p.Blob, p.Statements)
+		statements, err := checkedStatements(p.Blob, p.Statements)
 		if err != nil {
 			return nil, fmt.Errorf("parse manifest: %w", err)
 		}
@@ -120,11 +120,8 @@ func decodeStatements(b Blob, in []encodedStatement) ([]Statement, error) {
 	last := -1
 	for i, e := range in {
 		out[i] = Statement{Blob: b, Index: e.Index, ID: e.ID, Maker: e.Maker, Sig: e.Sig}
-		if e.Index <= last {
-			return nil, fmt.Errorf("statements of %s out of order at %d: %w", b, e.Index, ErrNotCanonical)
-		}
-		if err := out[i].Check(); err != nil {
-			return nil, err
+		if e.Index <= last || e.Index >= b.Pieces() {
+			return nil, fmt.Errorf("statements of %s out of order or range at %d: %w", b, e.Index, ErrNotCanonical)
 		}
 		last = e.Index
 	}
@@ -143,6 +140,30 @@ const MaxStatementBytes = 256 << 10
 // ParseStatements decodes a batch on pieces of b and checks order, range and
 // every signature.
 func ParseStatements(b Blob, raw []byte) ([]Statement, error) {
+	var e []encodedStatement
+	if err := Unmarshal(raw, MaxStatementBytes, &e); err != nil {
+		return nil, fmt.Errorf("parse statements: %w", err)
+	}
+	return checkedStatements(b, e)
+}
+
+func checkedStatements(b Blob, in []encodedStatement) ([]Statement, error) {
+	out, err := decodeStatements(b, in)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if err := out[i].Check(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// DecodeStatements is ParseStatements without the signatures, for a caller that
+// knows most of the statements already and checks the others itself. Order and
+// range are checked.
+func DecodeStatements(b Blob, raw []byte) ([]Statement, error) {
 	var e []encodedStatement
 	if err := Unmarshal(raw, MaxStatementBytes, &e); err != nil {
 		return nil, fmt.Errorf("parse statements: %w", err)

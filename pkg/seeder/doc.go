@@ -16,6 +16,6 @@
 // Memory is bounded by Options.Memory whatever the size of a model: a request is
 // not opened before there is room for the one piece that it has unfinished.
 //
-// How many extents to fetch at once is not decided here but by Pace, which is
+// How many extents to fetch at once is not decided here: that is plan.Pace, which is
 // pure: the caller feeds it what it measures and starts Fetch accordingly.
 package seeder

@@ -1,0 +1,404 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"p2pagent/internal/plan"
+	"p2pagent/internal/wire"
+	"p2pagent/pkg/pieces"
+)
+
+// extentTask is an extent that some job wants and this member may fetch.
+type extentTask struct {
+	key      plan.Key
+	extent   pieces.Extent
+	jobs     []*job
+	dirty    bool                    // whether it is still needed must be looked at again
+	added    bool                    // Seats knows it
+	cancel   context.CancelCauseFunc // of this member's own fetching
+	progress int64
+	told     time.Time // when the progress was last announced
+}
+
+func (t *extentTask) stop(cause error) {
+	if t.cancel != nil {
+		t.cancel(cause)
+	}
+}
+
+func (n *Node) addExtent(j *job, e pieces.Extent) {
+	key := plan.Key(e.Key())
+	t := n.extents[key]
+	if t == nil {
+		t = &extentTask{key: key, extent: e, dirty: true}
+		n.extents[key] = t
+	}
+	t.jobs = append(t.jobs, j)
+	j.tasks = append(j.tasks, key)
+	for _, span := range e.Spans {
+		if s := n.blobs[span.Blob]; s != nil && !slices.Contains(s.tasks, t) {
+			s.tasks = append(s.tasks, t)
+		}
+	}
+}
+
+func (n *Node) leaveExtent(j *job, t *extentTask) {
+	if t == nil {
+		return
+	}
+	t.jobs = slices.DeleteFunc(t.jobs, func(o *job) bool { return o == j })
+	if len(t.jobs) > 0 {
+		return
+	}
+	if t.cancel != nil {
+		t.stop(errElsewhere)
+		n.announce(t, plan.Released)
+	}
+	n.seats.Remove(t.key)
+	delete(n.extents, t.key)
+}
+
+// tasksOf returns the extents that hold pieces of b.
+func (n *Node) tasksOf(b pieces.Blob) []*extentTask {
+	if s := n.blobs[b]; s != nil {
+		return s.tasks
+	}
+	return nil
+}
+
+// touch marks the extents around a piece for another look.
+func (n *Node) touch(b pieces.Blob, index int) {
+	for _, t := range n.tasksOf(b) {
+		if !t.dirty && t.covers(b, index) {
+			t.dirty = true
+		}
+	}
+}
+
+func (t *extentTask) covers(b pieces.Blob, index int) bool {
+	for _, s := range t.extent.Spans {
+		if s.Blob == b && index >= s.First && index < s.First+s.Count {
+			return true
+		}
+	}
+	return false
+}
+
+// rivalry brings up to date whether l's peer competes for the extents of b.
+func (n *Node) rivalry(l *link, b pieces.Blob) {
+	for _, t := range n.tasksOf(b) {
+		n.seats.SetRival(t.key, l.peer, l.competes(t))
+	}
+}
+
+func (l *link) competes(t *extentTask) bool {
+	for _, s := range t.extent.Spans {
+		if l.upstream[s.Blob] {
+			return true
+		}
+	}
+	return false
+}
+
+// refreshNeeds looks again at the extents around which something changed, and
+// gives the new ones to the planner once their job knows what the neighbours do.
+func (n *Node) refreshNeeds() {
+	for _, t := range n.extents {
+		if !t.added && slices.ContainsFunc(t.jobs, func(j *job) bool { return j.ready && n.eligible(j) }) {
+			n.enlist(t)
+		}
+		if t.dirty && t.added {
+			t.dirty = false
+			n.seats.SetNeeded(t.key, len(n.needs(t)) > 0)
+		}
+	}
+}
+
+func (n *Node) enlist(t *extentTask) {
+	t.added, t.dirty = true, true
+	n.seats.Add(t.key, plan.Key(sha(t.jobs[0].Name)))
+	for _, l := range n.links {
+		n.seats.SetRival(t.key, l.peer, l.competes(t))
+	}
+}
+
+// needs returns the wanted pieces of the extent that nobody holds.
+func (n *Node) needs(t *extentTask) map[plan.Piece]bool {
+	out := map[plan.Piece]bool{}
+	for _, span := range t.extent.Spans {
+		s := n.blobs[span.Blob]
+		if s == nil {
+			continue
+		}
+		for i := span.First; i < span.First+span.Count; i++ {
+			piece := plan.Piece{Blob: span.Blob, Index: i}
+			if !s.held.Has(i) && (s.own || !n.swap.HeldBySomeone(piece)) {
+				out[piece] = true
+			}
+		}
+	}
+	return out
+}
+
+// claim asks for as many extents as the pace allows.
+func (n *Node) claim(now time.Time) {
+	for _, a := range n.seats.Next(now, n.pace.Allowed()-n.openExtents()) {
+		for _, p := range a.To {
+			if l := n.links[p]; l != nil {
+				l.spoke = now
+				l.send(&wire.Claim{Key: a.Key, State: uint8(plan.Asking)})
+			}
+		}
+	}
+	n.claimRecords(now)
+}
+
+// openExtents counts this member's extents; records do not use up the pace.
+func (n *Node) openExtents() int { return n.seats.Open() - n.openRecords() }
+
+// startClaimed begins what every rival agreed to.
+func (n *Node) startClaimed(now time.Time) {
+	for _, key := range n.seats.Ready(now) {
+		if t := n.extents[key]; t != nil {
+			n.startExtent(now, t)
+		} else if r := n.recordOf(key); r != nil {
+			n.startRecord(r)
+		}
+	}
+	n.tellProgress(now)
+}
+
+func (n *Node) startExtent(now time.Time, t *extentTask) {
+	need := n.needs(t)
+	j := n.payer(t)
+	if len(need) == 0 || j == nil {
+		n.seats.Finished(now, t.key, false)
+		n.seats.SetNeeded(t.key, len(need) > 0)
+		n.announce(t, plan.Released)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(j.ctx)
+	t.cancel, t.progress, t.told = cancel, 0, now
+	n.announce(t, plan.Fetching)
+	n.tasks.Go(func() error {
+		defer cancel(nil)
+		stop := context.AfterFunc(n.ctx, func() { cancel(errStopped) })
+		defer stop()
+		err := n.fetchUpstream(ctx, j.Upstream, t, need)
+		n.post(func() { n.extentDone(t, j, err) })
+		return nil
+	})
+}
+
+// payer returns the job in whose name the extent is fetched upstream.
+func (n *Node) payer(t *extentTask) *job {
+	for _, j := range t.jobs {
+		if n.eligible(j) {
+			return j
+		}
+	}
+	return nil
+}
+
+// storeError tells that the store refused a piece: no other source will help.
+type storeError struct{ err error }
+
+func (e *storeError) Error() string { return e.err.Error() }
+func (e *storeError) Unwrap() error { return e.err }
+
+func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, need map[plan.Piece]bool) error {
+	put := func(ctx context.Context, v pieces.Verified) error {
+		if err := n.cfg.Store.Put(ctx, v); err != nil {
+			return &storeError{err}
+		}
+		st := v.Statement()
+		n.proofs.learn(st)
+		n.post(func() { n.stored(plan.Piece{Blob: v.Blob(), Index: v.Index()}, st, n.self) })
+		return nil
+	}
+	needs := func(b pieces.Blob, i int) bool { return need[plan.Piece{Blob: b, Index: i}] }
+	return up.Fetch(ctx, t.extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
+}
+
+// arriving counts bytes of upstream as they come.
+func (n *Node) arriving(t *extentTask, bytes int64) {
+	n.post(func() {
+		now := time.Now()
+		t.progress += bytes
+		n.upRate.add(now, bytes)
+		n.seats.Moved(now, t.key, t.progress)
+		for _, j := range t.jobs {
+			j.got.Arriving += bytes
+			j.last = now
+		}
+	})
+}
+
+// extentDone ends this member's claim.
+func (n *Node) extentDone(t *extentTask, j *job, err error) {
+	now := time.Now()
+	t.cancel, t.dirty = nil, true
+	n.seats.Finished(now, t.key, err != nil)
+	n.announce(t, plan.Released)
+	if err == nil || !n.jobs[j] {
+		return
+	}
+	n.log.Warn("fetch extent", "job", j.Name, "extent", pieces.ExtentKey(t.key), "err", err)
+	var broken *storeError
+	switch {
+	case errors.As(err, &broken):
+		n.endJob(j, fmt.Errorf("fetch %s: %w", j.Name, broken.err))
+	case permanent(err):
+		n.withdrawUpstream(j, err)
+	}
+}
+
+func permanent(err error) bool {
+	var p interface{ Permanent() bool }
+	return errors.As(err, &p) && p.Permanent()
+}
+
+// withdrawUpstream tells the neighbours that this member can't fetch the job
+// upstream. When nobody else can provide it either, the job has failed.
+func (n *Node) withdrawUpstream(j *job, err error) {
+	if j.fault != nil {
+		return
+	}
+	j.fault = err
+	for _, k := range j.tasks {
+		if t := n.extents[k]; t != nil && n.payer(t) == nil {
+			n.seats.Remove(k)
+			t.added = false
+		}
+	}
+	for _, l := range n.links {
+		n.sendWants(l, j)
+	}
+	n.checkHopeless(j)
+}
+
+// checkHopeless fails a job that can't be fetched upstream here while no
+// neighbour holds what is missing or could fetch it.
+func (n *Node) checkHopeless(j *job) {
+	if j.fault == nil || !n.jobs[j] {
+		return
+	}
+	for _, l := range n.links {
+		for b := range j.left {
+			if l.upstream[b] || n.swap.Holds(l.peer, b) {
+				return
+			}
+		}
+	}
+	n.endJob(j, fmt.Errorf("fetch %s: %w", j.Name, j.fault))
+}
+
+// announce tells the rivals about this member's claim.
+func (n *Node) announce(t *extentTask, state plan.ClaimState) {
+	for _, l := range n.links {
+		if l.competes(t) {
+			l.spoke = time.Now()
+			l.send(&wire.Claim{Key: t.key, State: uint8(state), Progress: t.progress})
+		}
+	}
+}
+
+const tellEvery = time.Second
+
+func (n *Node) tellProgress(now time.Time) {
+	for _, t := range n.extents {
+		if t.cancel != nil && now.Sub(t.told) >= tellEvery {
+			t.told = now
+			n.announce(t, plan.Fetching)
+		}
+	}
+	n.tellRecords(now)
+	n.observePace(now)
+}
+
+// observePace gives the pace the fleet's rate: this member's own and what the
+// neighbours' claims tell.
+func (n *Node) observePace(now time.Time) {
+	if len(n.extents) == 0 || now.Sub(n.paced) < paceEvery {
+		return
+	}
+	n.paced = now
+	fleet := plan.Fleet{Rate: n.upRate.rate(now), Fetchers: n.seats.Fetchers(), Open: n.seats.OpenAll()}
+	for _, l := range n.links {
+		fleet.Rate += l.rate.rate(now)
+	}
+	n.pace.Observe(now, fleet, n.pieceSize(), n.openExtents())
+}
+
+const paceEvery = 250 * time.Millisecond
+
+// pieceSize returns the size of a typical piece that is being fetched.
+func (n *Node) pieceSize() int64 {
+	var size int64
+	for b := range n.blobs {
+		size = max(size, b.PieceSize())
+	}
+	return size
+}
+
+// sendClaims tells a neighbour what this member asks for and fetches.
+func (n *Node) sendClaims(l *link) {
+	for key, state := range n.seats.Own() {
+		var progress int64
+		if t := n.extents[key]; t != nil {
+			progress = t.progress
+		}
+		l.send(&wire.Claim{Key: key, State: uint8(state), Progress: progress})
+	}
+}
+
+func (n *Node) heardClaim(l *link, m *wire.Claim) {
+	if !n.current(l) || m.State < uint8(plan.Asking) || m.State > uint8(plan.Released) {
+		return
+	}
+	now, key, state := time.Now(), plan.Key(m.Key), plan.ClaimState(m.State)
+	deny, yield := n.seats.Heard(now, l.peer, key, state, m.Progress)
+	if yield {
+		n.yield(key)
+	}
+	if state == plan.Asking {
+		l.spoke = now
+		l.send(&wire.ClaimAck{Key: m.Key, Deny: deny})
+	}
+	if more := m.Progress - l.claimed[key]; more > 0 && n.extents[key] != nil {
+		l.rate.add(now, more)
+	}
+	l.claimed[key] = m.Progress
+	if state == plan.Released {
+		delete(l.claimed, key)
+	}
+}
+
+// yield gives up this member's claim in favour of another's.
+func (n *Node) yield(key plan.Key) {
+	if t := n.extents[key]; t != nil {
+		t.stop(errYielded)
+		n.announce(t, plan.Released)
+	} else if r := n.recordOf(key); r != nil {
+		n.announceRecord(r, plan.Released)
+	}
+}
+
+var errYielded = errors.New("another member fetches it")
+
+func (n *Node) heardClaimAck(l *link, m *wire.ClaimAck) {
+	key := plan.Key(m.Key)
+	n.seats.Acked(time.Now(), l.peer, key, m.Deny)
+	if !m.Deny {
+		return
+	}
+	if t := n.extents[key]; t != nil && t.cancel == nil {
+		n.announce(t, plan.Released)
+	} else if r := n.recordOf(key); r != nil && !r.getting {
+		n.announceRecord(r, plan.Released)
+	}
+}

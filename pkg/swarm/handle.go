@@ -1,0 +1,174 @@
+package swarm
+
+import (
+	"fmt"
+	"time"
+
+	"p2pagent/internal/plan"
+	"p2pagent/internal/wire"
+	"p2pagent/pkg/pieces"
+)
+
+// handle takes in one message. It runs on the link's reader: what costs time
+// (signatures, the disk) is done here, then the owner loop gets the result. The
+// order of a link's messages is kept.
+func (n *Node) handle(l *link, m wire.Message) error {
+	switch m := m.(type) {
+	case *wire.Ping:
+		return nil
+	case *wire.Want:
+		return n.handleWant(l, m)
+	case *wire.Unwant:
+		n.post(func() { n.heardUnwant(l, m.Blobs) })
+	case *wire.WantAck:
+		n.post(func() { n.acked(l, m.Seq) })
+	case *wire.AskAck:
+		n.post(func() { n.acked(l, m.Seq) })
+	case *wire.Offer:
+		return n.handleOffer(l, m)
+	case *wire.Withdraw:
+		n.post(func() { n.heardWithdraw(l, m.Blob) })
+	case *wire.Claim:
+		n.post(func() { n.heardClaim(l, m) })
+	case *wire.ClaimAck:
+		n.post(func() { n.heardClaimAck(l, m) })
+	case *wire.Ask:
+		return n.handleAsk(l, m)
+	case *wire.Record:
+		return n.handleRecord(l, m)
+	case *wire.Hold:
+		n.handleHold(m)
+	default:
+		return fmt.Errorf("%T on a swarm stream: %w", m, wire.ErrProtocol)
+	}
+	return nil
+}
+
+// current tells whether l is still the link with its peer and the peer's word
+// counts.
+func (n *Node) current(l *link) bool {
+	return n.links[l.peer] == l && !n.bans.Banned(time.Now(), l.peer)
+}
+
+// handleWant first has the want noted, so that pieces stored from now on are
+// offered, then offers what is here already, then sends the claims and the ack.
+func (n *Node) handleWant(l *link, m *wire.Want) error {
+	if !n.post(func() { n.heardWant(l, m) }) {
+		return errStopped
+	}
+	for _, b := range m.Blobs {
+		if err := n.offerHeld(l, b); err != nil {
+			return err
+		}
+	}
+	n.post(func() {
+		if n.links[l.peer] == l {
+			n.sendClaims(l)
+			l.send(&wire.WantAck{Seq: m.Seq})
+		}
+	})
+	return nil
+}
+
+func (n *Node) offerHeld(l *link, b pieces.Blob) error {
+	statements := n.cfg.Store.Statements(b)
+	for len(statements) > 0 {
+		batch := statements[:min(len(statements), wire.MaxStatements)]
+		statements = statements[len(batch):]
+		raw, err := pieces.MarshalStatements(batch)
+		if err != nil {
+			return err
+		}
+		l.send(&wire.Offer{Blob: b, Statements: raw})
+	}
+	return nil
+}
+
+func (n *Node) heardWant(l *link, m *wire.Want) {
+	if n.links[l.peer] != l {
+		return
+	}
+	for _, b := range m.Blobs {
+		l.wants[b] = true
+		if m.Upstream {
+			l.upstream[b] = true
+		} else {
+			delete(l.upstream, b)
+		}
+		n.swap.Wants(l.peer, b, true)
+		n.rivalry(l, b)
+	}
+}
+
+func (n *Node) heardUnwant(l *link, blobs []pieces.Blob) {
+	for _, b := range blobs {
+		delete(l.wants, b)
+		delete(l.upstream, b)
+		delete(l.offers, b)
+		n.swap.Wants(l.peer, b, false)
+		n.rivalry(l, b)
+	}
+}
+
+func (n *Node) handleOffer(l *link, m *wire.Offer) error {
+	statements, err := n.parseOffer(m)
+	if err != nil {
+		return err
+	}
+	n.post(func() { n.heardOffer(l, m.Blob, statements) })
+	return nil
+}
+
+// parseOffer checks the signatures of statements that are new.
+func (n *Node) parseOffer(m *wire.Offer) ([]pieces.Statement, error) {
+	statements, err := pieces.DecodeStatements(m.Blob, m.Statements)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range statements {
+		if err := n.proofs.learn(st); err != nil {
+			return nil, err
+		}
+	}
+	return statements, nil
+}
+
+func (n *Node) heardOffer(l *link, b pieces.Blob, statements []pieces.Statement) {
+	if !n.current(l) {
+		return
+	}
+	state := n.blobs[b]
+	now := time.Now()
+	for _, st := range statements {
+		if state != nil && !state.accepts(st) {
+			continue
+		}
+		n.swap.Offer(now, l.peer, plan.Piece{Blob: b, Index: st.Index})
+		n.touch(b, st.Index)
+	}
+}
+
+func (n *Node) heardWithdraw(l *link, b pieces.Blob) {
+	n.swap.Withdraw(l.peer, b)
+	for _, t := range n.tasksOf(b) {
+		t.dirty = true
+	}
+}
+
+func (n *Node) handleHold(m *wire.Hold) {
+	const most = 10 * time.Minute
+	wait := time.Duration(m.Millis) * time.Millisecond
+	if n.cfg.OnHold != nil && wait > 0 {
+		n.cfg.OnHold(m.Bucket, min(wait, most))
+	}
+}
+
+// Hold tells the neighbours that the Hub asked this member to wait: it limits by
+// address, so what one was told concerns all.
+func (n *Node) Hold(bucket string, wait time.Duration) {
+	n.post(func() {
+		for _, l := range n.links {
+			l.send(&wire.Hold{Bucket: bucket, Millis: wait.Milliseconds()})
+		}
+	})
+}

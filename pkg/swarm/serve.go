@@ -1,0 +1,154 @@
+package swarm
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+
+	"p2pagent/internal/plan"
+	"p2pagent/internal/wire"
+)
+
+const (
+	ioStep       = 256 << 10        // bytes written or read at once
+	pieceIdle    = 10 * time.Second // a piece stream on which nothing moves for so long is dead
+	streamIdle   = 2 * time.Minute  // an unused piece stream is closed
+	slotPatience = time.Second      // how long a request waits for an upload slot
+)
+
+// server answers piece requests. A fixed number of slots bounds what is sent at
+// once; a request that gets none in time is told to come back.
+type server struct {
+	store Store
+	slots chan struct{}
+	limit *rate.Limiter
+	bufs  sync.Pool
+	sent  func(peer.ID, int64)
+}
+
+func newServer(s Store, slots int, limit *rate.Limiter) *server {
+	return &server{store: s, slots: make(chan struct{}, slots), limit: limit,
+		bufs: sync.Pool{New: func() any { return new([ioStep]byte) }}}
+}
+
+func (n *Node) servePieces(s network.Stream) {
+	n.tasks.Go(func() error {
+		stop := context.AfterFunc(n.ctx, func() { s.Reset() })
+		defer stop()
+		if err := n.server.serve(n.ctx, s); err != nil {
+			n.log.Debug("serve pieces", "peer", s.Conn().RemotePeer(), "err", err)
+			s.Reset()
+			return nil
+		}
+		s.Close()
+		return nil
+	})
+}
+
+// serve answers requests until the stream ends.
+func (sv *server) serve(ctx context.Context, s network.Stream) error {
+	r := bufio.NewReaderSize(s, 4096)
+	for {
+		s.SetReadDeadline(time.Now().Add(streamIdle))
+		m, err := wire.Read(r)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		req, ok := m.(*wire.PieceRequest)
+		if !ok {
+			return fmt.Errorf("%T on a piece stream: %w", m, wire.ErrProtocol)
+		}
+		if err := sv.answer(ctx, s, plan.Piece{Blob: req.Blob, Index: req.Index}); err != nil {
+			return err
+		}
+	}
+}
+
+func (sv *server) answer(ctx context.Context, s network.Stream, p plan.Piece) error {
+	if !sv.acquire(ctx) {
+		return reply(s, wire.Busy, 0)
+	}
+	defer func() { <-sv.slots }()
+	content, err := sv.store.OpenPiece(p.Blob, p.Index)
+	if err != nil {
+		return reply(s, wire.NotHeld, 0)
+	}
+	defer content.Close()
+	if err := reply(s, wire.OK, p.Size()); err != nil {
+		return err
+	}
+	if err := sv.copy(ctx, s, corrupt(content)); err != nil {
+		return fmt.Errorf("send piece %d of %s: %w", p.Index, p.Blob, err)
+	}
+	sv.sent(s.Conn().RemotePeer(), p.Size())
+	return nil
+}
+
+func (sv *server) acquire(ctx context.Context) bool {
+	select {
+	case sv.slots <- struct{}{}:
+		return true
+	default:
+	}
+	wait := time.NewTimer(slotPatience)
+	defer wait.Stop()
+	select {
+	case sv.slots <- struct{}{}:
+		return true
+	case <-wait.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (sv *server) copy(ctx context.Context, s network.Stream, content io.Reader) error {
+	buf := sv.bufs.Get().(*[ioStep]byte)
+	defer sv.bufs.Put(buf)
+	for {
+		k, err := content.Read(buf[:])
+		if k > 0 {
+			if err := pass(ctx, sv.limit, k); err != nil {
+				return err
+			}
+			s.SetWriteDeadline(time.Now().Add(pieceIdle))
+			if _, err := s.Write(buf[:k]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// pass waits until the limiter, if any, lets k bytes through.
+func pass(ctx context.Context, l *rate.Limiter, k int) error {
+	if l == nil {
+		return nil
+	}
+	return l.WaitN(ctx, k)
+}
+
+func reply(s network.Stream, status wire.Status, length int64) error {
+	frame, err := wire.Append(nil, &wire.PieceReply{Status: status, Length: length})
+	if err != nil {
+		return err
+	}
+	s.SetWriteDeadline(time.Now().Add(pieceIdle))
+	_, err = s.Write(frame)
+	return err
+}

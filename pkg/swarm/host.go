@@ -178,11 +178,14 @@ func muxing() *yamux.Config {
 	return c
 }
 
-// Info returns where to dial the member.
-func (f Facts) Info() peer.AddrInfo {
+// Multiaddrs returns where to dial the member, best first.
+func (f Facts) Multiaddrs() []ma.Multiaddr {
 	addrs, _ := multiaddrsOf(f.Addrs) // checked when decoded
-	return peer.AddrInfo{ID: f.Peer, Addrs: addrs}
+	return addrs
 }
+
+// Info returns whom to dial and where.
+func (f Facts) Info() peer.AddrInfo { return peer.AddrInfo{ID: f.Peer, Addrs: f.Multiaddrs()} }
 
 // Connect makes sure that h has a connection to the member, dialling what its
 // facts say now. It forgets libp2p's own back-off: when to try again is the

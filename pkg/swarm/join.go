@@ -1,0 +1,300 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	joinRound    = 500 * time.Millisecond
+	stableRounds = 3               // rounds without a new member that mean "settled"
+	settleLimit  = 3 * time.Second // after the first answer, however much moves
+	rejoinMin    = 15 * time.Second
+	rejoinSpread = 15 * time.Second
+	maxTargets   = 64 // addresses tried in one round
+	extraJoins   = 3  // members met on the way that are joined too
+	resolveWait  = 5 * time.Second
+)
+
+// ErrOtherKey marks a join that failed because the other side holds another
+// swarm key, or one side has none.
+var ErrOtherKey = errors.New("swarm key differs")
+
+// joiner brings one member into its swarm and keeps it there. Its fields belong
+// to run's goroutine.
+type joiner struct {
+	m       *Members
+	list    *memberlist.Memberlist
+	wg      sync.WaitGroup
+	results chan joinResult
+	flying  map[string]bool
+	joined  map[string]bool  // addresses that answered
+	faults  map[string]error // why the others did not
+	extra   int
+	since   time.Time // of the first answer
+	count   int
+	stable  int
+}
+
+type joinResult struct {
+	addr string
+	err  error
+}
+
+func newJoiner(m *Members, list *memberlist.Memberlist) *joiner {
+	return &joiner{m: m, list: list, results: make(chan joinResult), flying: map[string]bool{}, joined: map[string]bool{}, faults: map[string]error{}}
+}
+
+// run joins, settles, and from then on looks for lost addresses now and then.
+// Attempts under way are waited for; a transport of ours ends them with ctx.
+func (j *joiner) run(ctx context.Context) {
+	defer j.wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if len(j.m.o.Join) > 0 {
+		j.settle(ctx)
+	}
+	close(j.m.settled)
+	for {
+		j.listen(ctx, rejoinMin+rand.N(rejoinSpread))
+		if ctx.Err() != nil {
+			return
+		}
+		j.launch(ctx, j.missing(ctx))
+	}
+}
+
+// settle returns when the view is settled or JoinTimeout passed.
+func (j *joiner) settle(ctx context.Context) {
+	deadline := time.Now().Add(j.m.o.JoinTimeout)
+	for ctx.Err() == nil && !j.isSettled() {
+		if j.since.IsZero() && !time.Now().Before(deadline) {
+			j.m.log.Warn("joined nobody, going on alone", "timeout", j.m.o.JoinTimeout, "err", j.m.JoinError())
+			return
+		}
+		j.launch(ctx, j.missing(ctx))
+		if !j.since.IsZero() {
+			j.launch(ctx, j.met())
+		}
+		j.listen(ctx, joinRound/2+rand.N(joinRound))
+	}
+}
+
+// isSettled counts rounds in which no member was met.
+func (j *joiner) isSettled() bool {
+	if j.since.IsZero() {
+		return false
+	}
+	if n := j.list.NumMembers(); n != j.count {
+		j.count, j.stable = n, 0
+	} else {
+		j.stable++
+	}
+	return j.stable >= stableRounds || time.Since(j.since) >= settleLimit
+}
+
+// listen takes results for d, or until the first address answered.
+func (j *joiner) listen(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for waiting := j.since.IsZero(); !waiting || j.since.IsZero(); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case r := <-j.results:
+			j.note(r)
+		}
+	}
+}
+
+// note takes the outcome of an attempt. An address counts as joined only when
+// somebody else is in view after it: it may be our own.
+func (j *joiner) note(r joinResult) {
+	delete(j.flying, r.addr)
+	if r.err == nil && j.list.NumMembers() > 1 {
+		j.joined[r.addr] = true
+		if j.since.IsZero() {
+			j.since, j.count = time.Now(), j.list.NumMembers()
+		}
+		j.faults = map[string]error{}
+		j.m.setJoinError(nil)
+		return
+	}
+	if r.err == nil {
+		r.err = errors.New("it is this member's own address, or it refuses this member")
+	}
+	j.faults[r.addr] = r.err
+	if j.since.IsZero() {
+		j.m.setJoinError(j.fault())
+	}
+}
+
+// fault sums up why nobody was joined.
+func (j *joiner) fault() error {
+	var errs []error
+	for _, a := range slices.Sorted(maps.Keys(j.faults)) {
+		errs = append(errs, fmt.Errorf("join %s: %w", a, j.faults[a]))
+	}
+	return errors.Join(errs...)
+}
+
+// launch starts an attempt at each address that none is under way at.
+func (j *joiner) launch(ctx context.Context, addrs []string) {
+	for _, a := range addrs {
+		if j.flying[a] || len(j.flying) >= maxTargets {
+			continue
+		}
+		j.flying[a] = true
+		j.wg.Go(func() {
+			r := joinResult{a, j.attempt(a)}
+			select {
+			case j.results <- r:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+func (j *joiner) attempt(addr string) error {
+	_, err := j.list.Join([]string{addr})
+	return classify(err)
+}
+
+// missing returns the configured addresses, and members lost, that are not in
+// view.
+func (j *joiner) missing(ctx context.Context) []string {
+	view := map[string]bool{}
+	for _, n := range j.list.Members() {
+		view[gossipAddr(n)] = true
+	}
+	var out []string
+	for _, a := range append(j.resolve(ctx), j.m.lostAddrs()...) {
+		if !view[a] && !j.own(a) && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	rand.Shuffle(len(out), func(a, b int) { out[a], out[b] = out[b], out[a] })
+	return out[:min(len(out), maxTargets)]
+}
+
+// lostAddrs returns where members were that died without leaving.
+func (m *Members) lostAddrs() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []string
+	for name, l := range m.lost {
+		if time.Since(l.at) > lostTime {
+			delete(m.lost, name)
+			continue
+		}
+		out = append(out, l.addr)
+	}
+	return out
+}
+
+// met returns up to extraJoins members that were discovered, not configured.
+// Through one member alone some views stay short for a minute (measured).
+func (j *joiner) met() []string {
+	var out []string
+	for _, n := range j.list.Members() {
+		a := gossipAddr(n)
+		if n.Name != j.m.name && !j.joined[a] && !j.flying[a] {
+			out = append(out, a)
+		}
+	}
+	rand.Shuffle(len(out), func(a, b int) { out[a], out[b] = out[b], out[a] })
+	out = out[:min(len(out), extraJoins-j.extra)]
+	j.extra += len(out)
+	return out
+}
+
+// own reports whether addr is where this member itself listens.
+func (j *joiner) own(addr string) bool {
+	self := j.list.LocalNode()
+	if addr == gossipAddr(self) {
+		return true
+	}
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil || ap.Port() != self.Port {
+		return false
+	}
+	bind, err := netip.ParseAddr(j.m.o.Bind)
+	all := j.m.o.Bind == "" || err == nil && bind.IsUnspecified()
+	return all && ap.Addr().IsLoopback() || ap.Addr() == bind
+}
+
+// resolve turns the configured addresses into ip:port.
+func (j *joiner) resolve(ctx context.Context) []string {
+	var out []string
+	for _, target := range j.m.o.Join {
+		host, port, _ := net.SplitHostPort(target) // checked by NewMembers
+		if ip, err := netip.ParseAddr(host); err == nil {
+			out = append(out, net.JoinHostPort(ip.String(), port))
+			continue
+		}
+		ips, err := j.lookup(ctx, host)
+		if err != nil || len(ips) == 0 {
+			j.faults[target] = fmt.Errorf("resolve %s: %w", host, cmpErr(err))
+			continue
+		}
+		delete(j.faults, target)
+		for _, ip := range ips {
+			out = append(out, net.JoinHostPort(ip.Unmap().String(), port))
+		}
+	}
+	if j.since.IsZero() && len(j.faults) > 0 {
+		j.m.setJoinError(j.fault())
+	}
+	return out
+}
+
+func (j *joiner) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, resolveWait, fmt.Errorf("no answer within %v", resolveWait))
+	defer cancel()
+	return j.m.o.Resolve(ctx, host)
+}
+
+func cmpErr(err error) error {
+	if err == nil {
+		return errors.New("no address")
+	}
+	return err
+}
+
+// classify gives memberlist's texts a type; it has none itself. The test pins
+// the texts.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	switch {
+	case strings.Contains(text, "No installed keys could decrypt"):
+		return ErrOtherKey
+	case strings.Contains(text, "remote state is encrypted and encryption is not configured"):
+		return fmt.Errorf("%w: it has one, this member is insecure", ErrOtherKey)
+	case strings.Contains(text, "encryption is configured but remote state is not encrypted"):
+		return fmt.Errorf("%w: it is insecure, this member has a key", ErrOtherKey)
+	case strings.HasSuffix(text, "EOF"):
+		return errors.New("it closed the connection without an answer: not a p2pagent gossip port?")
+	}
+	if _, after, ok := strings.Cut(text, "failed to join "); ok {
+		if _, cause, ok := strings.Cut(after, ": "); ok {
+			text = cause
+		}
+	}
+	return errors.New(text)
+}

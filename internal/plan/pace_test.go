@@ -32,9 +32,9 @@ type simFleet struct {
 }
 
 type simMember struct {
-	pace  *Pace
-	skew  time.Duration
-	left  []float64 // bytes to come of each open extent
+	pace *Pace
+	skew time.Duration
+	left []float64 // bytes to come of each open extent
 }
 
 func newSimFleet(up upstream, members, most int) *simFleet {

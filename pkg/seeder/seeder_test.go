@@ -2,197 +2,17 @@ package seeder
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"p2pagent/pkg/pieces"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var signer = pieces.NewSigner(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
-
-// content fills p with the bytes of blob b from off on: a cheap function of both.
-func content(b pieces.Blob, p []byte, off int64) {
-	seed := b.Digest.Bytes()[0]
-	for i := range p {
-		at := off + int64(i)
-		p[i] = byte(at) ^ byte(at>>8)*3 ^ byte(at>>16)*5 ^ byte(at>>24)*7 ^ seed
-	}
-}
-
-func testBlob(size int64, number int) pieces.Blob {
-	return pieces.Blob{Digest: pieces.SHA256Digest(sha256.Sum256(fmt.Append(nil, "blob ", number))), Size: size}
-}
-
-func span(b pieces.Blob) pieces.Span { return pieces.Span{Blob: b, Count: b.Pieces()} }
-
-func extent(spans ...pieces.Span) pieces.Extent { return pieces.Extent{Spans: spans} }
-
-func every(pieces.Blob, int) bool { return true }
-
-// fault is what a request does instead of ending well.
-type fault struct {
-	after  int64 // bytes it sends first
-	err    error // what the reader then returns; io.EOF cuts short
-	atOpen error // what Open returns
-	silent bool  // the reader blocks for ever, and does not look at its context
-	extra  int64 // bytes it sends beyond what was asked for
-}
-
-// faultySource answers the n-th request according to faults, and later ones well.
-type faultySource struct {
-	faults func(request int, b pieces.Blob, off, n int64) *fault
-
-	mu       sync.Mutex
-	requests []request
-	open     int
-	mostOpen int
-}
-
-type request struct {
-	blob   pieces.Blob
-	off, n int64
-	at     time.Time
-	read   int64 // bytes that the seeder took
-}
-
-func (s *faultySource) Open(_ context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
-	s.mu.Lock()
-	number := len(s.requests)
-	s.requests = append(s.requests, request{blob: b, off: off, n: n, at: time.Now()})
-	s.mu.Unlock()
-	var f *fault
-	if s.faults != nil {
-		f = s.faults(number, b, off, n)
-	}
-	if f == nil {
-		f = &fault{after: n, err: io.EOF}
-	}
-	if f.atOpen != nil {
-		return nil, f.atOpen
-	}
-	s.mu.Lock()
-	s.open++
-	s.mostOpen = max(s.mostOpen, s.open)
-	s.mu.Unlock()
-	return &faultyBody{source: s, number: number, blob: b, off: off, left: f.after + f.extra, fault: f, closed: make(chan struct{})}, nil
-}
-
-type faultyBody struct {
-	source *faultySource
-	number int
-	blob   pieces.Blob
-	off    int64
-	left   int64
-	fault  *fault
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (b *faultyBody) Read(p []byte) (int, error) {
-	select {
-	case <-b.closed:
-		return 0, errors.New("read after close")
-	default:
-	}
-	if b.left == 0 {
-		if b.fault.silent {
-			<-b.closed
-			return 0, errors.New("closed")
-		}
-		return 0, b.fault.err
-	}
-	n := min(int64(len(p)), b.left)
-	content(b.blob, p[:n], b.off)
-	b.off, b.left = b.off+n, b.left-n
-	b.source.mu.Lock()
-	b.source.requests[b.number].read += n
-	b.source.mu.Unlock()
-	return int(n), nil
-}
-
-func (b *faultyBody) Close() error {
-	b.once.Do(func() {
-		close(b.closed)
-		b.source.mu.Lock()
-		b.source.open--
-		b.source.mu.Unlock()
-	})
-	return nil
-}
-
-func (s *faultySource) bytes() (n int64) {
-	for _, r := range s.requests {
-		n += r.read
-	}
-	return n
-}
-
-// checkSink checks each piece and counts it.
-type checkSink struct {
-	t   *testing.T
-	err func(v pieces.Verified) error
-
-	mu   sync.Mutex
-	puts map[pieces.Blob]*pieces.Set
-}
-
-func (s *checkSink) Put(_ context.Context, v pieces.Verified) error {
-	if s.err != nil {
-		if err := s.err(v); err != nil {
-			return err
-		}
-	}
-	want := make([]byte, len(v.Bytes()))
-	content(v.Blob(), want, v.Offset())
-	if string(want) != string(v.Bytes()) {
-		s.t.Errorf("piece %d of %s has other bytes", v.Index(), v.Blob())
-	}
-	statement := v.Statement()
-	if err := statement.Check(); err != nil || statement.ID != pieces.IDOf(want) {
-		s.t.Errorf("piece %d of %s: bad statement: %v", v.Index(), v.Blob(), err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.puts == nil {
-		s.puts = make(map[pieces.Blob]*pieces.Set)
-	}
-	if s.puts[v.Blob()] == nil {
-		s.puts[v.Blob()] = pieces.NewSet(v.Blob().Pieces())
-	}
-	if !s.puts[v.Blob()].Add(v.Index()) {
-		s.t.Errorf("piece %d of %s put twice", v.Index(), v.Blob())
-	}
-	return nil
-}
-
-func (s *checkSink) has(b pieces.Blob, index int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.puts[b] != nil && s.puts[b].Has(index)
-}
-
-func (s *checkSink) wantAll(e pieces.Extent) {
-	s.t.Helper()
-	for _, span := range e.Spans {
-		for i := range span.Count {
-			if !s.has(span.Blob, span.First+i) {
-				s.t.Errorf("piece %d of %s was not put", span.First+i, span.Blob)
-			}
-		}
-	}
-}
 
 const mib = 1 << 20
 
@@ -228,7 +48,7 @@ func TestFetchAsksOncePerRun(t *testing.T) {
 
 // Whatever the breaks, each needed byte is read once, and no other.
 func TestFetchReadsNoByteTwice(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			var blobs []pieces.Blob
@@ -293,3 +113,387 @@ func TestFetchReadsNoByteTwice(t *testing.T) {
 		})
 	}
 }
+
+type permanentError struct{}
+
+func (permanentError) Error() string   { return "gone for good" }
+func (permanentError) Permanent() bool { return true }
+
+type busyError struct{ wait time.Duration }
+
+func (e busyError) Error() string             { return "busy" }
+func (e busyError) Permanent() bool           { return false }
+func (e busyError) RetryAfter() time.Duration { return e.wait }
+
+func failing(err error) *faultySource {
+	return &faultySource{faults: func(int, pieces.Blob, int64, int64) *fault { return &fault{atOpen: err} }}
+}
+
+func TestFetchStopsAtAPermanentError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := failing(permanentError{})
+		b := testBlob(5*mib, 1)
+		err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(b)), every, &checkSink{t: t}, nil)
+		if !errors.Is(err, permanentError{}) || errors.Is(err, ErrGaveUp) {
+			t.Errorf("error is %v", err)
+		}
+		if want := "fetch piece 0 of " + b.String() + ": open at 0: gone for good"; err.Error() != want {
+			t.Errorf("message is %q, want %q", err, want)
+		}
+		if len(src.requests) != 1 {
+			t.Errorf("%d requests, want 1", len(src.requests))
+		}
+	})
+}
+
+func TestFetchGivesUpAfterAttemptsInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("refused")
+		src := failing(cause)
+		begin := time.Now()
+		err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(testBlob(5*mib, 1))), every, &checkSink{t: t}, nil)
+		if !errors.Is(err, ErrGaveUp) || !errors.Is(err, cause) {
+			t.Errorf("error is %v", err)
+		}
+		if len(src.requests) != defaultGiveUp {
+			t.Errorf("%d requests, want %d", len(src.requests), defaultGiveUp)
+		}
+		for i := range src.requests[1:] {
+			if wait := src.requests[i+1].at.Sub(src.requests[i].at); wait <= 0 || wait > 30*time.Second {
+				t.Errorf("wait %d is %v, want more than 0 and at most 30 s", i, wait)
+			}
+		}
+		if took := time.Since(begin); took > 5*time.Minute {
+			t.Errorf("gave up after %v", took)
+		}
+	})
+}
+
+// A byte is progress: the count of attempts begins anew, the wait does not.
+func TestFetchOutlastsAnUpstreamThatTrickles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBlob(3*mib, 1)
+		src := &faultySource{faults: func(number int, _ pieces.Blob, _, n int64) *fault {
+			if number < 40 {
+				return &fault{after: 1, err: io.EOF}
+			}
+			return nil
+		}}
+		sink := &checkSink{t: t}
+		if err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(b)), every, sink, nil); err != nil {
+			t.Fatal(err)
+		}
+		sink.wantAll(extent(span(b)))
+		if wait := src.requests[30].at.Sub(src.requests[29].at); wait < 10*time.Second {
+			t.Errorf("waits %v after 30 requests of one byte, want 10 s or more", wait)
+		}
+		if src.bytes() != b.Size {
+			t.Errorf("read %d bytes of %d", src.bytes(), b.Size)
+		}
+	})
+}
+
+func TestFetchComesBackWhenUpstreamSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const asked = 95 * time.Second
+		src := &faultySource{faults: func(number int, _ pieces.Blob, _, _ int64) *fault {
+			if number == 0 {
+				return &fault{atOpen: busyError{asked}}
+			}
+			return nil
+		}}
+		if err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(testBlob(mib, 1))), every, &checkSink{t: t}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if wait := src.requests[1].at.Sub(src.requests[0].at); wait < asked || wait > asked+time.Second {
+			t.Errorf("came back after %v, want %v to a second more", wait, asked)
+		}
+	})
+}
+
+func TestFetchDoesNotWaitForHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := failing(busyError{time.Hour})
+		begin := time.Now()
+		err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(testBlob(mib, 1))), every, &checkSink{t: t}, nil)
+		if !errors.Is(err, ErrGaveUp) || time.Since(begin) > 0 {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+	})
+}
+
+func TestFetchEndsWithItsContext(t *testing.T) {
+	why := errors.New("the job is over")
+	for _, test := range []struct {
+		name  string
+		fault fault
+	}{
+		{"while a silent body is read", fault{after: 100, silent: true}},
+		{"while waiting to try again", fault{atOpen: busyError{time.Minute}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, why)
+				defer cancel()
+				src := &faultySource{faults: func(int, pieces.Blob, int64, int64) *fault { return &test.fault }}
+				begin := time.Now()
+				err := New(Options{Signer: signer}).Fetch(ctx, src, extent(span(testBlob(mib, 1))), every, &checkSink{t: t}, nil)
+				if !errors.Is(err, why) || time.Since(begin) != 10*time.Second {
+					t.Errorf("after %v: %v", time.Since(begin), err)
+				}
+				if src.open != 0 {
+					t.Error("body left open")
+				}
+			})
+		})
+	}
+}
+
+func TestFetchWaitingForRoomEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Signer: signer, Ranges: 1})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		silent := &faultySource{faults: func(int, pieces.Blob, int64, int64) *fault { return &fault{silent: true} }}
+		var done sync.WaitGroup
+		why := errors.New("stop")
+		for i := range 2 {
+			done.Go(func() {
+				if err := s.Fetch(ctx, silent, extent(span(testBlob(mib, i))), every, &checkSink{t: t}, nil); !errors.Is(err, why) {
+					t.Errorf("error is %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		if silent.mostOpen != 1 {
+			t.Errorf("%d requests at once, want 1", silent.mostOpen)
+		}
+		cancel(why)
+		done.Wait()
+	})
+}
+
+func TestFetchStopsWhenTheSinkFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("no space left")
+		src := &faultySource{}
+		sink := &checkSink{t: t, err: func(v pieces.Verified) error {
+			if v.Index() == 1 {
+				return full
+			}
+			return nil
+		}}
+		err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(testBlob(20*mib, 1))), every, sink, nil)
+		if !errors.Is(err, full) || !strings.Contains(err.Error(), "fetch piece 1 of") {
+			t.Errorf("error is %v", err)
+		}
+		if len(src.requests) != 1 || src.bytes() != 8*mib {
+			t.Errorf("%d requests, %d bytes; want 1 request, 8 MiB", len(src.requests), src.bytes())
+		}
+	})
+}
+
+// A piece that came another way is not asked for again after a break, nor read
+// to its end, and the pieces behind it are still fetched.
+func TestFetchLeavesOutWhatCameAnotherWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBlob(24*mib, 1)
+		src := &faultySource{faults: func(number int, _ pieces.Blob, _, n int64) *fault {
+			if number == 0 {
+				return &fault{after: 5 * mib, err: errors.New("reset")}
+			}
+			return nil
+		}}
+		var elsewhere sync.Map
+		sink := &checkSink{t: t, err: func(v pieces.Verified) error {
+			if v.Index() == 0 { // while the request runs on, others bring 1 and 4
+				elsewhere.Store(1, true)
+				elsewhere.Store(4, true)
+			}
+			if v.Index() == 3 { // and 5 once it has been asked for
+				elsewhere.Store(5, true)
+			}
+			return nil
+		}}
+		need := func(_ pieces.Blob, i int) bool {
+			_, there := elsewhere.Load(i)
+			return !there && !sink.has(b, i)
+		}
+		if err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(b)), need, sink, nil); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{true, false, true, true, false, false} {
+			if sink.has(b, i) != want {
+				t.Errorf("piece %d: put %v, want %v", i, !want, want)
+			}
+		}
+		if got := src.bytes(); got != 12*mib {
+			t.Errorf("read %d MiB, want 12", got/mib)
+		}
+	})
+}
+
+func TestFetchDropsAPartialPieceThatCameAnotherWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBlob(12*mib, 1)
+		var broken bool
+		src := &faultySource{faults: func(number int, _ pieces.Blob, _, n int64) *fault {
+			if broken = number == 0; broken {
+				return &fault{after: mib, err: errors.New("reset")}
+			}
+			return nil
+		}}
+		sink := &checkSink{t: t}
+		asked := 0
+		need := func(_ pieces.Blob, i int) bool {
+			if i == 0 {
+				asked++
+			}
+			return i != 0 || asked < 3 // needed before the request, not after the break
+		}
+		s := New(Options{Signer: signer})
+		if err := s.Fetch(t.Context(), src, extent(span(b)), need, sink, nil); err != nil {
+			t.Fatal(err)
+		}
+		if sink.has(b, 0) || !sink.has(b, 1) || !sink.has(b, 2) {
+			t.Error("want pieces 1 and 2, not 0")
+		}
+		if r := src.requests[1]; r.off != 4*mib || r.n != 8*mib {
+			t.Errorf("second request is for %d bytes at %d", r.n, r.off)
+		}
+		if s.buffers.used != 0 {
+			t.Errorf("%d buffers not given back", s.buffers.used)
+		}
+	})
+}
+
+func TestFetchTakesSmallBlobsFourAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e pieces.Extent
+		for i := range 20 {
+			e.Spans = append(e.Spans, span(testBlob(int64(1+i*1000), i)))
+		}
+		src, sink := &faultySource{}, &checkSink{t: t, err: func(pieces.Verified) error { time.Sleep(time.Second); return nil }}
+		begin := time.Now()
+		if err := New(Options{Signer: signer}).Fetch(t.Context(), src, e, every, sink, nil); err != nil {
+			t.Fatal(err)
+		}
+		sink.wantAll(e)
+		if src.mostOpen != 4 || time.Since(begin) != 5*time.Second {
+			t.Errorf("%d at once, %v; want 4, 5 s", src.mostOpen, time.Since(begin))
+		}
+	})
+}
+
+func TestFetchStaysWithinItsRoom(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		options Options
+		size    int64 // of each of 12 blobs
+		open    int   // requests at once
+		bytes   int64 // of all buffers
+	}{
+		{"pieces of 4 MiB", Options{}, 5 * mib, 8, 64 * mib},
+		{"two ranges", Options{Ranges: 2}, 5 * mib, 2, 64 * mib},
+		{"little memory", Options{Memory: 16 * mib}, 5 * mib, 4, 16 * mib},
+		{"less memory than a piece", Options{Memory: 1}, 5 * mib, 4, 16 * mib},
+		{"small blobs", Options{Memory: 16 * mib, Ranges: 16}, 100, 12, 16 * mib},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				test.options.Signer = signer
+				s := New(test.options)
+				src := &faultySource{}
+				sink := &checkSink{t: t, err: func(pieces.Verified) error { time.Sleep(time.Second); return nil }}
+				var done sync.WaitGroup
+				for i := range 12 {
+					done.Go(func() {
+						if err := s.Fetch(t.Context(), src, extent(span(testBlob(test.size, i))), every, sink, nil); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				done.Wait()
+				if src.mostOpen != test.open {
+					t.Errorf("%d requests at once, want %d", src.mostOpen, test.open)
+				}
+				if s.buffers.total > test.bytes || len(s.buffers.free) > 1 || s.buffers.used != 0 {
+					t.Errorf("at rest %d bytes, %d buffers, %d in use", s.buffers.total, len(s.buffers.free), s.buffers.used)
+				}
+			})
+		})
+	}
+}
+
+// Used and free buffers together never exceed the limit while the used ones fit.
+func TestBuffersAreBounded(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	b := buffers{limit: 64 * mib}
+	var used [][]byte
+	var sum int64
+	for range 5000 {
+		n := 1 + r.IntN([]int{100, 70_000, 4 * mib, 16 * mib}[r.IntN(4)])
+		if size := bufferSize(n); r.IntN(2) == 0 && sum+size <= b.limit {
+			buf := b.get(n)
+			if len(buf) != n || int64(cap(buf)) != size {
+				t.Fatalf("got %d of %d bytes, want %d of %d", len(buf), cap(buf), n, size)
+			}
+			used, sum = append(used, buf), sum+size
+		} else if len(used) > 0 {
+			i := r.IntN(len(used))
+			sum -= int64(cap(used[i]))
+			b.put(used[i])
+			used = append(used[:i], used[i+1:]...)
+		}
+		var free int64
+		for _, f := range b.free {
+			free += int64(cap(f))
+		}
+		if sum+free != b.total || b.total > b.limit || b.used != len(used) {
+			t.Fatalf("%d used + %d free bytes, total %d of %d", sum, free, b.total, b.limit)
+		}
+	}
+}
+
+// However long an extent is, its pieces share one buffer.
+func TestFetchAllocatesOneBuffer(t *testing.T) {
+	s := New(Options{Signer: signer})
+	seen := make(map[*byte]bool)
+	sink := sinkFunc(func(v pieces.Verified) error {
+		seen[&v.Bytes()[0]] = true
+		return nil
+	})
+	for i := range 3 {
+		if err := s.Fetch(t.Context(), &faultySource{}, extent(span(testBlob(20*mib, i))), every, sink, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(seen) != 1 {
+		t.Errorf("%d buffers for 15 pieces, want 1", len(seen))
+	}
+}
+
+type sinkFunc func(pieces.Verified) error
+
+func (f sinkFunc) Put(_ context.Context, v pieces.Verified) error { return f(v) }
+
+func BenchmarkFetch(b *testing.B) {
+	blob := testBlob(64*mib, 1)
+	s := New(Options{Signer: signer})
+	sink := sinkFunc(func(pieces.Verified) error { return nil })
+	b.SetBytes(blob.Size)
+	for b.Loop() {
+		if err := s.Fetch(b.Context(), zeroSource{}, extent(span(blob)), every, sink, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+type zeroSource struct{}
+
+func (zeroSource) Open(_ context.Context, _ pieces.Blob, _, n int64) (io.ReadCloser, error) {
+	return io.NopCloser(io.LimitReader(zeros{}, n)), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

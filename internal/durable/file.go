@@ -1,0 +1,111 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// File is an open file whose changes pass through its Root's Hook.
+type File struct {
+	root *Root
+	name string // at the time of opening; for messages and hooks
+	f    *os.File
+}
+
+// OpenFile opens a file to read and write, or to read only when flag says so.
+// The caller closes it.
+func (r *Root) OpenFile(name string, flag int, perm fs.FileMode) (*File, error) {
+	file := &File{root: r, name: name}
+	step := func() (err error) {
+		file.f, err = r.root.OpenFile(name, flag, perm)
+		return err
+	}
+	if flag&os.O_CREATE == 0 {
+		return file, step()
+	}
+	if err := r.do(Op{Kind: Create, Name: name}, step); err != nil {
+		return nil, err
+	}
+	return file, nil
+}
+
+// ReadAt reads like io.ReaderAt.
+func (f *File) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p, off) }
+
+// Stat describes the open file, whatever its name is by now.
+func (f *File) Stat() (fs.FileInfo, error) { return f.f.Stat() }
+
+// Close closes the file without syncing it.
+func (f *File) Close() error { return f.f.Close() }
+
+// WriteAt writes like io.WriterAt; nothing is durable before a sync.
+func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
+	err = f.root.do(Op{Kind: Write, Name: f.name}, func() (err error) {
+		n, err = f.f.WriteAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+// Resize sets the length without reserving room.
+func (f *File) Resize(size int64) error {
+	return f.root.do(Op{Kind: Resize, Name: f.name}, func() error { return f.f.Truncate(size) })
+}
+
+// Allocate sets the length and reserves the room for it, so that later writes
+// can't run out of space. Where the filesystem can't reserve, it only sets the
+// length.
+func (f *File) Allocate(size int64) error {
+	return f.root.do(Op{Kind: Resize, Name: f.name}, func() error {
+		if err := f.f.Truncate(size); err != nil || size == 0 {
+			return err
+		}
+		return f.reserve(size)
+	})
+}
+
+func (f *File) reserve(size int64) error {
+	err := f.control(func(fd int) error { return fallocate(fd, size) })
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EINVAL) {
+		return nil
+	}
+	return err
+}
+
+// Sync makes content and length durable. Errors are a *SyncError.
+func (f *File) Sync() error {
+	return f.sync(Sync, func(fd int) error { return unix.Fsync(fd) })
+}
+
+// SyncData makes durable what is needed to read the content back, which can cost
+// less than Sync. Errors are a *SyncError.
+func (f *File) SyncData() error { return f.sync(SyncData, fdatasync) }
+
+func (f *File) sync(kind Kind, call func(fd int) error) error {
+	err := f.root.do(Op{Kind: kind, Name: f.name}, func() error { return f.control(call) })
+	if err != nil {
+		return &SyncError{Err: fmt.Errorf("file %s: %w", f.name, err)}
+	}
+	return nil
+}
+
+// control runs a system call on the descriptor, again when a signal cut it short.
+func (f *File) control(call func(fd int) error) error {
+	raw, err := f.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var callErr error
+	err = raw.Control(func(fd uintptr) {
+		for {
+			if callErr = call(int(fd)); callErr != unix.EINTR {
+				return
+			}
+		}
+	})
+	return errors.Join(err, callErr)
+}

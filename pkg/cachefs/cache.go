@@ -1,0 +1,225 @@
+package cachefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"sync"
+
+	"p2pagent/internal/durable"
+	"p2pagent/pkg/pieces"
+)
+
+// Options says where a Cache lives. Hub and State are required, and Signer too
+// when blobs may be adopted or imported.
+type Options struct {
+	// Hub is the cache that Hub clients use: HF_HUB_CACHE. It is made when missing.
+	Hub string
+	// State is a folder for this package alone, outside Hub but on the same
+	// mount: finished blobs are renamed from one into the other.
+	State string
+	// Signer makes the statements on pieces of blobs that were found on disk.
+	Signer pieces.Signer
+	// Logger gets one line per odd thing found. Nil discards.
+	Logger *slog.Logger
+	// OnAdopt hears how far the hashing of a blob found on disk is: that can take
+	// long, and nobody should look at a silent program. May be nil.
+	OnAdopt func(b pieces.Blob, done int64)
+}
+
+// Cache is the disk of one member. It is safe for use by many goroutines.
+type Cache struct {
+	hubDir     string // absolute, no symbolic links: as Hub clients print it
+	hub, state *durable.Root
+	stage      *durable.Stage
+	signer     pieces.Signer
+	log        *slog.Logger
+	onAdopt    func(pieces.Blob, int64)
+	locks      []*os.File
+	handles    *handles
+	sys        system
+	taking     chan struct{}  // held while free space is compared and taken
+	dirty      chan struct{}  // tells Run that much is unsynced
+	warm       chan *partial  // blobs whose next pieces are there to be hashed
+	shown      statementCache // of whole blobs
+
+	mu       sync.Mutex // guards the fields below; never held across I/O
+	partials map[pieces.Blob]*partial
+	wholes   map[pieces.Blob]*whole
+	proofs   map[pieces.Digest]bool // which blobs have a proof file
+	unsynced int64                  // bytes Put since the last flush
+	running  int                    // calls of Run
+	failed   error                  // the first failed sync
+	closed   bool
+}
+
+// system is what tests replace.
+type system struct {
+	hook  durable.Hook
+	flock func(fd int) error // exclusive, without waiting
+	free  func(f *os.File) (int64, error)
+}
+
+// Open opens the cache for this process alone and loads what earlier ones left.
+// It fails with a *BusyError when another process has it, and with
+// ErrCrossDevice when finished blobs could not be renamed into place. Files of
+// ours that a crash left half-made are removed; a cache that can't be written is
+// opened all the same and serves what it has.
+func Open(o Options) (*Cache, error) {
+	return open(o, system{flock: flock, free: freeBytes})
+}
+
+func open(o Options, sys system) (*Cache, error) {
+	c := &Cache{
+		signer: o.Signer, log: o.Logger, onAdopt: o.OnAdopt, sys: sys,
+		handles:  newHandles(maxHandles),
+		taking:   make(chan struct{}, 1),
+		dirty:    make(chan struct{}, 1),
+		warm:     make(chan *partial, 1024),
+		partials: map[pieces.Blob]*partial{},
+		wholes:   map[pieces.Blob]*whole{},
+		proofs:   map[pieces.Digest]bool{},
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.onAdopt == nil {
+		c.onAdopt = func(pieces.Blob, int64) {}
+	}
+	if err := c.open(o); err != nil {
+		return nil, fmt.Errorf("open cache %s: %w", o.Hub, errors.Join(err, c.release()))
+	}
+	return c, nil
+}
+
+func (c *Cache) open(o Options) error {
+	hubDir, stateDir, err := prepare(o.Hub, o.State)
+	if err != nil {
+		return err
+	}
+	c.hubDir = hubDir
+	if c.state, err = durable.Open(stateDir, c.sys.hook); err != nil {
+		return err
+	}
+	if c.hub, err = durable.Open(hubDir, c.sys.hook); err != nil {
+		return err
+	}
+	if err := c.lock(); err != nil {
+		return err
+	}
+	if err := c.checkMounts(); err != nil {
+		return err
+	}
+	return c.load()
+}
+
+// load brings the state folder into order and reads it.
+func (c *Cache) load() error {
+	for _, dir := range []string{stageDir, partialDir, proofDir, outlineDir} {
+		if err := c.state.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	c.stage = durable.NewStage(c.state, stageDir)
+	if n, err := c.stage.Sweep(); err != nil {
+		return err
+	} else if n > 0 {
+		c.log.Info("removed unfinished files of an earlier run", "files", n)
+	}
+	if err := c.loadProofs(); err != nil {
+		return err
+	}
+	return c.loadPartials()
+}
+
+func (c *Cache) loadProofs() error {
+	entries, err := c.state.ReadDir(proofDir)
+	for _, e := range entries {
+		if d, err := pieces.ParseDigest(e.Name()); err == nil {
+			c.proofs[d] = true
+		}
+	}
+	return err
+}
+
+// Close writes down what is held and gives the cache to others. Calls that are
+// under way fail.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	done := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if done {
+		return nil
+	}
+	err := c.flushAll(context.Background())
+	if err := errors.Join(err, c.release()); err != nil {
+		return fmt.Errorf("close cache %s: %w", c.hubDir, err)
+	}
+	return nil
+}
+
+func (c *Cache) release() error {
+	err := c.handles.close()
+	for _, root := range []*durable.Root{c.hub, c.state} {
+		if root != nil {
+			err = errors.Join(err, root.Close())
+		}
+	}
+	for _, f := range c.locks {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// fail remembers the first failed sync: see diskError.
+func (c *Cache) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed == nil {
+		c.failed = err
+		c.log.Error("a sync failed; nothing more will be written", "err", err)
+	}
+}
+
+// usable returns why nothing may be written any more, or nil.
+func (c *Cache) usable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	return c.failed
+}
+
+func (c *Cache) partial(b pieces.Blob) *partial {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.partials[b]
+}
+
+// Names below the state folder.
+const (
+	lockFile   = "lock"
+	stageDir   = "tmp"
+	partialDir = "partial"
+	proofDir   = "proof"
+	outlineDir = "outline"
+)
+
+func dataName(b pieces.Blob) string    { return path.Join(partialDir, b.String()) }
+func journalName(b pieces.Blob) string { return dataName(b) + journalSuffix }
+func proofName(d pieces.Digest) string { return path.Join(proofDir, d.String()) }
+
+// acquire takes a token from a channel of capacity one.
+func acquire(ctx context.Context, token chan struct{}) error {
+	select {
+	case token <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

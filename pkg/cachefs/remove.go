@@ -1,0 +1,158 @@
+package cachefs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"syscall"
+
+	"p2pagent/pkg/pieces"
+)
+
+// Remove takes a snapshot out of the cache, in the reverse order of Commit:
+// references first, blobs that no other snapshot of the repository needs last. It
+// returns how many bytes of disk that gave back: a blob that other repositories
+// link to gives back none. Files that other programs left are not touched.
+func (c *Cache) Remove(ref pieces.Ref) (freed int64, err error) {
+	freed, err = c.remove(ref)
+	if err != nil {
+		return freed, c.diskError("remove", ref, 0, err)
+	}
+	return freed, nil
+}
+
+func (c *Cache) remove(ref pieces.Ref) (int64, error) {
+	if err := c.usable(); err != nil {
+		return 0, err
+	}
+	s, err := c.Snapshot(ref)
+	if err != nil {
+		return 0, err
+	}
+	folder := s.Repo.Folder()
+	for _, revision := range s.Revisions {
+		if err := c.hub.Remove(refName(folder, revision)); err != nil {
+			return 0, err
+		}
+		if err := c.hub.SyncDir(path.Dir(refName(folder, revision))); err != nil {
+			return 0, err
+		}
+	}
+	mine, err := c.linkedBlobs(snapshotName(folder, s.Commit))
+	if err != nil {
+		return 0, err
+	}
+	if err := c.removeSnapshot(s.Repo, s.Commit); err != nil {
+		return 0, err
+	}
+	freed, err := c.removeBlobs(folder, mine)
+	return freed, errors.Join(err, c.removeEmpty(folder))
+}
+
+// removeSnapshot makes the snapshot vanish in one step, then cleans up.
+func (c *Cache) removeSnapshot(repo pieces.Repo, commit pieces.Commit) error {
+	folder := repo.Folder()
+	tmp := c.stage.Name()
+	if err := c.hub.Remove(treeName(folder, commit)); err != nil {
+		return err
+	}
+	if err := c.hub.Move(snapshotName(folder, commit), c.state, tmp); err != nil {
+		return err
+	}
+	return errors.Join(
+		c.hub.SyncDir(path.Join(folder, snapshotsDir)),
+		c.state.RemoveAll(tmp),
+		c.hub.RemoveAll(path.Join(folder, noExistDir, string(commit))),
+		c.state.Remove(outlineName(repo, commit)),
+	)
+}
+
+// linkedBlobs returns the blobs that the links of a snapshot name.
+func (c *Cache) linkedBlobs(snapshot string) (map[pieces.Digest]bool, error) {
+	out := map[pieces.Digest]bool{}
+	err := c.walk(snapshot, func(name string, _ fs.DirEntry) error {
+		if target, err := c.hub.Readlink(name); err == nil {
+			if d, err := pieces.ParseDigest(path.Base(target)); err == nil {
+				out[d] = true
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// removeBlobs removes those that no snapshot of the repository links to.
+func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed int64, err error) {
+	used, err := c.linkedBlobs(path.Join(folder, snapshotsDir))
+	if err != nil {
+		return 0, err
+	}
+	for d := range blobs {
+		if used[d] {
+			continue
+		}
+		name := blobName(folder, d)
+		info, err := c.hub.Lstat(name)
+		if err != nil {
+			continue // somebody else removed it
+		}
+		if err := c.hub.Remove(name); err != nil {
+			return freed, err
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Nlink == 1 {
+			freed += st.Blocks * 512
+		}
+		c.findWhole(pieces.Blob{Digest: d, Size: info.Size()}) // withdraws it when this was the last place
+	}
+	return freed, c.hub.SyncDir(blobsOf(folder))
+}
+
+// removeEmpty removes the repository's folder when nothing is left in it. A
+// folder without snapshots/ would be a warning for Hub clients, so that goes last.
+func (c *Cache) removeEmpty(folder string) error {
+	for _, dir := range []string{blobsDir, refsDir, treesDir, noExistDir} {
+		if err := c.pruneEmpty(path.Join(folder, dir)); err != nil {
+			return err
+		}
+	}
+	left, err := c.hub.ReadDir(folder)
+	if err != nil || len(left) > 1 {
+		return err
+	}
+	for _, dir := range []string{path.Join(folder, snapshotsDir), folder} {
+		err := c.hub.Remove(dir)
+		if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return c.hub.SyncDir(".")
+}
+
+// pruneEmpty removes a folder tree that holds no file. What appears meanwhile
+// stays: the kernel refuses to remove a folder that is not empty.
+func (c *Cache) pruneEmpty(dir string) error {
+	entries, err := c.hub.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			return nil
+		}
+		if err := c.pruneEmpty(path.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	err = c.hub.Remove(dir)
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove folder %s: %w", dir, err)
+	}
+	return nil
+}

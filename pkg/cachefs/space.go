@@ -1,0 +1,25 @@
+package cachefs
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// free returns how many bytes an ordinary user can still write.
+func (c *Cache) free() (int64, error) {
+	d, err := c.state.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	return c.sys.free(d)
+}
+
+func freeBytes(f *os.File) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return 0, os.NewSyscallError("fstatfs", err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}

@@ -244,9 +244,10 @@ func (n *Node) extentDone(t *extentTask, j *job, err error) {
 	t.cancel, t.dirty = nil, true
 	n.seats.Finished(now, t.key, err != nil)
 	n.announce(t, plan.Released)
-	if err == nil || !n.jobs[j] {
+	if err == nil || !n.jobs[j] || errors.Is(err, errYielded) || errors.Is(err, errElsewhere) {
 		return
 	}
+	j.trouble = err
 	n.log.Warn("fetch extent", "job", j.Name, "extent", pieces.ExtentKey(t.key), "err", err)
 	var broken *storeError
 	switch {

@@ -172,3 +172,36 @@ func (n *Node) Hold(bucket string, wait time.Duration) {
 		}
 	})
 }
+
+// Offer tells the neighbours that want them that blobs are here now which came
+// another way than by Fetch.
+func (n *Node) Offer(blobs []pieces.Blob) {
+	for _, b := range blobs {
+		var wanting []*link
+		n.post(func() {
+			for _, l := range n.links {
+				if l.wants[b] {
+					wanting = append(wanting, l)
+				}
+			}
+			n.tasks.Go(func() error {
+				for _, l := range wanting {
+					n.offerHeld(l, b)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// Withdraw tells the neighbours that nothing of these blobs is held here any
+// more.
+func (n *Node) Withdraw(blobs []pieces.Blob) {
+	n.post(func() {
+		for _, l := range n.links {
+			for _, b := range blobs {
+				l.send(&wire.Withdraw{Blob: b})
+			}
+		}
+	})
+}

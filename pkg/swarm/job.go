@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/internal/plan"
+	"p2pagent/internal/stall"
 	"p2pagent/internal/wire"
 	"p2pagent/pkg/pieces"
 )
@@ -20,6 +22,7 @@ type Job struct {
 	Blobs    []pieces.Blob   // distinct
 	Extents  []pieces.Extent // those with at least one of the blobs
 	Upstream Upstream        // nil: only from other members
+	Patience time.Duration   // give up after so long without a byte; default 10 min
 }
 
 // Progress is what a Fetch has got so far, in bytes of verified pieces, but for
@@ -41,11 +44,24 @@ type job struct {
 	ctx    context.Context
 	left   map[pieces.Blob]bool // not complete yet
 	tasks  []plan.Key
-	ready  bool  // all neighbours have said what they hold and do
-	fault  error // why this member can't fetch upstream
+	ready  bool // all neighbours have said what they hold and do
 	got    Progress
 	last   time.Time
 	result chan error
+
+	fault   error // why this member can't fetch upstream at all
+	trouble error // what went wrong upstream last
+}
+
+// watchJobs ends the jobs that nothing has moved for longer than they are
+// willing to wait.
+func (n *Node) watchJobs(now time.Time) {
+	for j := range n.jobs {
+		if quiet := now.Sub(j.last); quiet > cmp.Or(j.Patience, 10*time.Minute) {
+			err := fmt.Errorf("fetch %s: no byte for %s, waiting for %s: %w", j.Name, quiet.Round(time.Second), n.waitingFor(j, n.progress(j)), stall.ErrStalled)
+			n.endJob(j, errors.Join(err, j.trouble))
+		}
+	}
 }
 
 // blobState is a blob that one or more jobs want.
@@ -337,10 +353,14 @@ func (n *Node) waitingFor(j *job, p Progress) string {
 		return "the neighbours to say what they hold"
 	case p.Held == p.Pieces:
 		return "the digest of the whole"
+	case p.Fetching > 0 && j.trouble != nil:
+		return fmt.Sprintf("upstream, after: %v", j.trouble)
 	case p.Fetching > 0:
 		return "upstream"
 	case p.Nobody > 0 && j.fault != nil:
 		return fmt.Sprintf("pieces that no member holds; upstream: %v", j.fault)
+	case p.Nobody > 0 && j.trouble != nil:
+		return fmt.Sprintf("upstream, after: %v", j.trouble)
 	case p.Nobody > 0:
 		return "pieces that other members fetch upstream"
 	default:

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
 	"p2pagent/internal/plan"
@@ -30,8 +31,9 @@ func (n *Node) MemberUp(f Facts) {
 }
 
 // MemberDown tells the node that a member left or died.
-func (n *Node) MemberDown(p plan.Peer) {
+func (n *Node) MemberDown(id peer.ID) {
 	n.post(func() {
+		p := peerKey(id)
 		delete(n.members, p)
 		if l := n.links[p]; l != nil && l.silence(time.Now()) > pingEvery*2 {
 			l.close(errors.New("left the swarm"))

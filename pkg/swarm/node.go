@@ -240,6 +240,7 @@ var errStopped = errors.New("swarm node stopped")
 // step makes every decision that is due and returns how long none will be.
 func (n *Node) step(now time.Time) time.Duration {
 	n.tend(now)
+	n.watchJobs(now)
 	n.finishRounds(now)
 	n.refreshNeeds()
 	n.claim(now)
@@ -285,8 +286,7 @@ func (n *Node) traffic(p plan.Peer) *Traffic {
 	return t
 }
 
-// Settled waits until this member has joined its swarm and has a stream with
-// every member it knows, or knows that it can't.
+// Settled waits until this member has joined its swarm, or knows that it can't.
 func (n *Node) Settled(ctx context.Context) error {
 	select {
 	case <-n.cfg.Members.Settled():

@@ -1,0 +1,209 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"p2pagent/pkg/cachefs"
+	"p2pagent/pkg/pieces"
+	"p2pagent/pkg/seeder"
+)
+
+// Hub is the upstream. Errors carry no token and no signed URL.
+type Hub interface {
+	// Resolve turns a revision into the commit it means now.
+	Resolve(ctx context.Context, ref pieces.Ref) (pieces.Commit, error)
+	// List returns the validated outline of a commit.
+	List(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (*pieces.Outline, error)
+	// Open returns exactly n bytes of f from off on; the reader fails by itself
+	// when bytes stop.
+	Open(ctx context.Context, repo pieces.Repo, commit pieces.Commit, f pieces.File, off, n int64) (io.ReadCloser, error)
+}
+
+// Swarm is what a job needs of the other members.
+type Swarm interface {
+	// Settled waits until this member has joined its swarm or given up on it.
+	Settled(ctx context.Context) error
+	// Record returns a small value that one member gets for all: a member's own
+	// when it is younger than maxAge (Forever for any), else what get returns on
+	// one of those that ask. With a nil get it only asks, and no answer is an
+	// error of kind NotFound.
+	Record(ctx context.Context, key string, maxAge time.Duration, get func(context.Context) ([]byte, error)) ([]byte, error)
+	// Fetch brings the blobs. It returns once the store has completed each.
+	Fetch(ctx context.Context, t Transfer, report func(Progress)) error
+}
+
+// Forever as the age of a record means that it can't become wrong.
+const Forever time.Duration = 1<<63 - 1
+
+// Transfer is the network part of a job.
+type Transfer struct {
+	Name    string
+	Blobs   []pieces.Blob
+	Extents []pieces.Extent
+	// Upstream fetches an extent; nil when no upstream has these blobs.
+	Upstream Upstream
+}
+
+// Upstream has the shape that the swarm's member needs of it.
+type Upstream interface {
+	Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
+		put func(context.Context, pieces.Verified) error, progress func(n int64)) error
+}
+
+// Progress is what a transfer has brought so far.
+type Progress struct {
+	Upstream int64            // bytes
+	Peers    map[string]int64 // bytes by the name of the member
+	Missing  int              // pieces not here yet
+	Unheld   int              // of them, held by no member in sight
+	Waiting  string           // for what, when nothing moves
+}
+
+// Store is the part of the cache that a job writes.
+type Store interface {
+	// Begin makes sure that the blobs fit, adopts what is on the disk already
+	// and prepares the rest.
+	Begin(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob) error
+	// Has tells whether b is committed in repo.
+	Has(repo pieces.Repo, b pieces.Blob) bool
+	// Held returns the pieces of b that are here.
+	Held(b pieces.Blob) *pieces.Set
+	// Commit makes the snapshot appear, refs/ last, and returns its path.
+	Commit(ctx context.Context, o *pieces.Outline, files []pieces.File, revision string) (string, error)
+}
+
+// Library is the part of the cache that lists and keeps snapshots.
+type Library interface {
+	Snapshot(ref pieces.Ref) (*cachefs.Snapshot, error)
+	List() ([]cachefs.Snapshot, error)
+	Remove(ref pieces.Ref) (freed int64, err error)
+	Verify(ctx context.Context, ref pieces.Ref, progress func(n int64)) ([]cachefs.Problem, error)
+	ImportDir(ctx context.Context, dir string, repo pieces.Repo, revision string) (*pieces.Outline, string, error)
+}
+
+// Cache is the whole of it.
+type Cache interface {
+	Store
+	Library
+}
+
+// Seeder gets extents from a source; *seeder.Seeder is one.
+type Seeder interface {
+	Fetch(ctx context.Context, src seeder.Source, e pieces.Extent, need func(b pieces.Blob, index int) bool,
+		sink seeder.Sink, progress func(n int64)) error
+}
+
+// Notebook keeps a few bytes over restarts: which names were seeded here.
+type Notebook interface {
+	// Load returns what Save stored, or nothing when there was no Save yet.
+	Load() ([]byte, error)
+	// Save replaces it; durable on return.
+	Save([]byte) error
+}
+
+// Options are what an Agent is made of. Cache, Swarm and Seeder must be set.
+type Options struct {
+	Cache  Cache
+	Swarm  Swarm
+	Seeder Seeder
+	// Hub is the upstream; nil when this agent never asks it: then names, listings
+	// and blobs come from members that do.
+	Hub Hub
+	// Offline prefers the cached ref of a branch to asking anybody, and does not
+	// wait for a member that asks the Hub (HF_HUB_OFFLINE).
+	Offline bool
+	// Notebook remembers what was seeded; nil means that a restart forgets it.
+	Notebook Notebook
+	// Classify tells the kind of an error of a part, Hint what a user can do about
+	// it. Both may be nil.
+	Classify func(error) Kind
+	Hint     func(error) string
+	// About fills in what the agent itself does not know of its process, Peers
+	// the other members; both may be nil.
+	About func() About
+	Peers func() []Peer
+	// Logger gets one line for each change of a job; nil discards.
+	Logger *slog.Logger
+}
+
+// Agent runs jobs. It is safe for concurrent use.
+type Agent struct {
+	opt     Options
+	log     *slog.Logger
+	started time.Time
+	base    context.Context // of all jobs
+	stop    context.CancelCauseFunc
+	work    sync.WaitGroup // running jobs
+	saving  chan struct{}  // held while the notebook is written
+
+	mu      sync.Mutex // guards the fields below; never held over I/O
+	stopped bool
+	jobs    map[string]*job // running, by key
+	recent  []*job          // ended, oldest first
+	serial  int
+	wait    waitNote
+	notes   notes
+}
+
+// keepEnded is how many ended jobs ps still shows.
+const keepEnded = 32
+
+// New reads the notebook and returns an agent. It starts nothing; jobs run from
+// the first Ensure on until Run's context ends.
+func New(o Options) (*Agent, error) {
+	if o.Cache == nil || o.Swarm == nil || o.Seeder == nil {
+		return nil, errors.New("new agent: cache, swarm and seeder are needed")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	notes, err := loadNotes(o.Notebook)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, notes: notes}
+	a.base, a.stop = context.WithCancelCause(context.Background())
+	return a, nil
+}
+
+// Run waits for ctx to end, then ends every job and waits for them. Ensure fails
+// from then on. Pieces that jobs had stay in the cache for the next one.
+func (a *Agent) Run(ctx context.Context) error {
+	<-ctx.Done()
+	a.mu.Lock()
+	a.stopped = true
+	a.mu.Unlock()
+	a.stop(errStopping)
+	a.work.Wait()
+	return nil
+}
+
+// waitNote is a wait that was imposed on all jobs, by the Hub's rate limit.
+type waitNote struct {
+	why   string
+	until time.Time
+}
+
+// NoteWait lets every job say what it waits for until then: the Hub told this
+// member, or another one, to come back later.
+func (a *Agent) NoteWait(why string, until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if until.After(a.wait.until) {
+		a.wait = waitNote{why, until}
+	}
+}
+
+func (a *Agent) waiting(now time.Time) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !now.Before(a.wait.until) {
+		return ""
+	}
+	return a.wait.why + " until " + a.wait.until.Format(time.TimeOnly)
+}

@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"p2pagent/pkg/pieces"
+)
+
+// ensure is the job. It returns the first error; what it did stays.
+func (a *Agent) ensure(ctx context.Context, j *job) error {
+	name, err := a.resolve(ctx, j)
+	if err != nil {
+		return err
+	}
+	j.update(func(v *Job) { v.Commit, v.Notice = string(name.commit), name.notice })
+
+	listed, err := a.list(ctx, j, name)
+	if err != nil {
+		return err
+	}
+	files := j.filter.choose(listed.outline.Files)
+	if len(files) == 0 {
+		return nothingMatched(j.req, len(listed.outline.Files))
+	}
+	if err := a.bring(ctx, j, listed, files); err != nil {
+		return err
+	}
+	j.enter(Committing, "")
+	path, err := a.opt.Cache.Commit(ctx, listed.outline, files, j.req.Ref.Revision)
+	if err != nil {
+		return err
+	}
+	j.update(func(v *Job) { v.Path = path })
+	if listed.seeded { // so that this member says the same of it to the next
+		return a.remember(note{Ref: j.req.Ref.String(), Commit: string(name.commit), Seeded: true})
+	}
+	return nil
+}
+
+func nothingMatched(r Request, files int) error {
+	if files == 0 {
+		return Errorf(NotFound, "the repository has no files at this revision")
+	}
+	return Errorf(Usage, "no file matches: %d files, include %s, exclude %s", files, quoted(r.Include), quoted(r.Exclude))
+}
+
+func quoted(patterns []string) string {
+	if len(patterns) == 0 {
+		return "everything"
+	}
+	out := make([]string, len(patterns))
+	for i, p := range patterns {
+		out[i] = fmt.Sprintf("%q", p)
+	}
+	return strings.Join(out, " ")
+}
+
+// bring makes every wanted blob be in the cache.
+func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.File) error {
+	repo, wanted := l.outline.Repo, pieces.Blobs(files)
+	j.update(func(v *Job) {
+		v.Files, v.Total = len(files), sizeOf(wanted)
+		v.Status, v.Waiting = Checking, "room for the files, and what is here of them"
+	})
+	if err := a.begin(ctx, j, repo, wanted); err != nil {
+		return err
+	}
+	missing := slices.DeleteFunc(slices.Clone(wanted), func(b pieces.Blob) bool { return a.opt.Cache.Has(repo, b) })
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := a.settle(ctx, j); err != nil {
+		return err
+	}
+	j.enter(Fetching, "")
+	t := Transfer{Name: repo.String() + "@" + string(l.outline.Commit), Blobs: missing, Extents: extentsFor(l.outline, missing)}
+	if up := a.upstreamFor(l); up != nil {
+		t.Upstream = up
+	}
+	return a.transfer(ctx, j, t)
+}
+
+// patience is how long a transfer may go without a byte, while no wait that
+// somebody imposed runs. Before it ends a dead upstream has been given up and
+// tried again, and a dead member has been replaced several times.
+const patience = 5 * time.Minute
+
+// transfer runs the network part and ends it when nothing moves for patience.
+func (a *Agent) transfer(ctx context.Context, j *job, t Transfer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	moved, last := time.Now(), int64(0)
+	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) {
+		var got int64
+		j.update(func(v *Job) { v.take(p); got = v.received() })
+		now := time.Now()
+		if got != last || a.waiting(now) != "" {
+			moved, last = now, got
+		}
+		if now.Sub(moved) >= patience {
+			cancel(Errorf(Stalled, "no byte for %v while waiting for %s", patience, cmp.Or(p.Waiting, "the swarm")))
+		}
+	})
+}
+
+// begin adopts what is here. It is not asked to when all is committed, which
+// keeps a repeated fetch from touching the disk.
+func (a *Agent) begin(ctx context.Context, j *job, repo pieces.Repo, wanted []pieces.Blob) error {
+	open := slices.DeleteFunc(slices.Clone(wanted), func(b pieces.Blob) bool { return a.opt.Cache.Has(repo, b) })
+	if len(open) > 0 {
+		j.enter(Adopting, "what is on the disk to be hashed")
+		if err := a.opt.Cache.Begin(ctx, repo, open); err != nil {
+			return err
+		}
+	}
+	here, missing := a.have(repo, wanted)
+	j.update(func(v *Job) { v.Here, v.Completed, v.Missing = here, here, missing })
+	return nil
+}
+
+// have counts the bytes that are here and the pieces that are not.
+func (a *Agent) have(repo pieces.Repo, blobs []pieces.Blob) (bytes int64, missing int) {
+	for _, b := range blobs {
+		if a.opt.Cache.Has(repo, b) {
+			bytes += b.Size
+			continue
+		}
+		held := a.opt.Cache.Held(b)
+		if held == nil {
+			missing += b.Pieces()
+			continue
+		}
+		missing += b.Pieces() - held.Count()
+		for i := range held.All() {
+			_, n := b.Piece(i)
+			bytes += n
+		}
+	}
+	return bytes, missing
+}
+
+// extentsFor divides the whole outline, so that members which want different
+// files mean the same extents, and keeps those with something missing in them.
+func extentsFor(o *pieces.Outline, missing []pieces.Blob) []pieces.Extent {
+	want := make(map[pieces.Blob]bool, len(missing))
+	for _, b := range missing {
+		want[b] = true
+	}
+	return slices.DeleteFunc(pieces.Extents(pieces.Blobs(o.Files), 0), func(e pieces.Extent) bool {
+		return !slices.ContainsFunc(e.Spans, func(s pieces.Span) bool { return want[s.Blob] })
+	})
+}
+
+func sizeOf(blobs []pieces.Blob) int64 {
+	var n int64
+	for _, b := range blobs {
+		n += b.Size
+	}
+	return n
+}

@@ -1,0 +1,248 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"p2pagent/pkg/pieces"
+)
+
+// watchEvery is how often a watcher of a job hears of it when no state changes.
+const watchEvery = 500 * time.Millisecond
+
+// errLeft ends a job whose last caller went away and wanted it to.
+var errLeft = Errorf(Other, "no caller waits for it any more")
+
+// job is one running or ended Ensure. Its goroutine alone changes it, through
+// update; everyone else reads copies.
+type job struct {
+	key    string
+	serial int
+	req    Request
+	filter filter
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed once err is set
+
+	callers int // guarded by Agent.mu
+
+	mu      sync.Mutex
+	view    Job
+	meter   meter
+	changed chan struct{} // closed and replaced at every change of state
+
+	err error // written before done is closed
+}
+
+// Ensure brings the snapshot that the request asks for onto this node and
+// returns its path. Callers that ask for the same share one job.
+//
+// Outcomes:
+//
+//  1. nil: every wanted file is in the cache, compared with the digest that the
+//     Hub published (or, for a seeded name, its seeder), and durable;
+//  2. an error of the job, with its kind; pieces that were fetched stay;
+//  3. the cause of ctx's end: this caller left. The job goes on, unless the
+//     request was Tied and nobody else waits.
+func (a *Agent) Ensure(ctx context.Context, req Request) (Result, error) {
+	f, err := newFilter(req.Include, req.Exclude)
+	if err != nil {
+		return Result{}, err
+	}
+	j, err := a.join(req, f)
+	if err != nil {
+		return Result{}, err
+	}
+	defer a.leave(j, req.Tied)
+	return j.wait(ctx, req.Watch, a.waiting)
+}
+
+// join returns the running job for the request, starting one when there is none.
+func (a *Agent) join(req Request, f filter) (*job, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopped {
+		return nil, errStopping
+	}
+	key := req.key()
+	j := a.jobs[key]
+	if j == nil {
+		j = a.start(key, req, f)
+	}
+	j.callers++
+	return j, nil
+}
+
+// start is called with a.mu held.
+func (a *Agent) start(key string, req Request, f filter) *job {
+	ctx, cancel := context.WithCancelCause(a.base)
+	a.serial++
+	j := &job{
+		key: key, serial: a.serial, req: req, filter: f, cancel: cancel,
+		done: make(chan struct{}), changed: make(chan struct{}),
+		view: Job{
+			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), Include: req.Include, Exclude: req.Exclude,
+			Status: Resolving, Started: time.Now(),
+		},
+	}
+	a.jobs[key] = j
+	a.work.Go(func() {
+		err := a.ensure(ctx, j)
+		cancel(nil)
+		a.end(j, err)
+	})
+	return j
+}
+
+// end makes the outcome known and moves the job to the ended ones.
+func (a *Agent) end(j *job, err error) {
+	if err != nil {
+		err = fmt.Errorf("fetch %s: %w", j.req.Ref, err)
+	}
+	j.finish(err, a.classify)
+	a.mu.Lock()
+	delete(a.jobs, j.key)
+	a.recent = append(a.recent, j)
+	a.recent = a.recent[max(0, len(a.recent)-keepEnded):]
+	a.mu.Unlock()
+	close(j.done)
+	a.logEnd(j.read(time.Now()), err)
+}
+
+func (a *Agent) logEnd(v Job, err error) {
+	if err != nil {
+		a.log.Warn("job failed", "ref", v.Ref, "kind", string(v.Kind), "error", err)
+		return
+	}
+	a.log.Info("job done", "ref", v.Ref, "commit", v.Commit, "files", v.Files, "bytes", v.Total,
+		"here", v.Here, "upstream", v.Upstream, "peers", v.FromPeers(), "took", v.Finished.Sub(v.Started).Round(time.Millisecond))
+}
+
+func (a *Agent) leave(j *job, tied bool) {
+	a.mu.Lock()
+	j.callers--
+	last := j.callers == 0
+	a.mu.Unlock()
+	if !last || !tied {
+		return
+	}
+	j.cancel(errLeft)
+	<-j.done // a one-shot member must not close the cache under a running job
+}
+
+// wait returns the job's outcome or, when ctx ends first, its cause.
+func (j *job) wait(ctx context.Context, watch func(Job), waiting func(time.Time) string) (Result, error) {
+	if watch == nil {
+		watch = func(Job) {}
+	}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		v, changed := j.look(waiting)
+		watch(v)
+		select {
+		case <-j.done:
+			v = j.read(time.Now())
+			watch(v)
+			if j.err != nil {
+				return Result{}, j.err
+			}
+			return resultOf(v), nil
+		case <-ctx.Done():
+			return Result{}, fmt.Errorf("fetch %s: %w", j.req.Ref, context.Cause(ctx))
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func (j *job) look(waiting func(time.Time) string) (Job, <-chan struct{}) {
+	j.mu.Lock()
+	changed := j.changed // before the view: a change in between must not be missed
+	j.mu.Unlock()
+	now := time.Now()
+	v := j.read(now)
+	if why := waiting(now); why != "" && !v.Ended() {
+		v.Waiting = why
+	}
+	return v, changed
+}
+
+// read returns the job as it is now. The caller may keep it.
+func (j *job) read(now time.Time) Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.view.gauge(&j.meter, now)
+	v := j.view
+	v.Peers = maps.Clone(v.Peers)
+	v.Include, v.Exclude = slices.Clone(v.Include), slices.Clone(v.Exclude)
+	return v
+}
+
+// update changes the job and wakes the watchers when its state changed.
+func (j *job) update(change func(*Job)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	before := j.view.Status
+	change(&j.view)
+	if j.view.Status != before {
+		close(j.changed)
+		j.changed = make(chan struct{})
+	}
+}
+
+// enter moves the job to its next state.
+func (j *job) enter(s State, waiting string) {
+	j.update(func(v *Job) { v.Status, v.Waiting = s, waiting })
+}
+
+func (j *job) finish(err error, classify func(error) Kind) {
+	j.err = err
+	j.update(func(v *Job) {
+		v.Finished, v.Waiting, v.Rate, v.ETA, v.Idle = time.Now(), "", 0, 0, 0
+		if err != nil {
+			v.Status, v.Kind, v.Reason = Failed, classify(err), err.Error()
+			return
+		}
+		v.finish()
+		v.Status = Done
+	})
+}
+
+// Jobs returns the running jobs, then those that ended lately, newest first.
+func (a *Agent) Jobs() []Job {
+	a.mu.Lock()
+	running := slices.Collect(maps.Values(a.jobs))
+	ended := slices.Clone(a.recent)
+	callers := make(map[*job]int, len(running))
+	for _, j := range running {
+		callers[j] = j.callers
+	}
+	a.mu.Unlock()
+
+	slices.SortFunc(running, func(x, y *job) int { return x.serial - y.serial })
+	slices.Reverse(ended)
+	out := make([]Job, 0, len(running)+len(ended))
+	for _, j := range append(running, ended...) {
+		v, _ := j.look(a.waiting)
+		v.Callers = callers[j]
+		out = append(out, v)
+	}
+	return out
+}
+
+// busy returns the ref of a running job on the repository, or "".
+func (a *Agent) busy(repo pieces.Repo) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, j := range a.jobs {
+		if j.req.Ref.Repo == repo {
+			return j.req.Ref.String()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"p2pagent/pkg/pieces"
+)
+
+// note is what the notebook keeps of a name that was seeded.
+type note struct {
+	Ref    string    `json:"ref"`
+	Commit string    `json:"commit"`
+	Seeded bool      `json:"seeded"` // the Hub does not have it
+	Kept   bool      `json:"kept"`   // this node was told to hold it
+	Time   time.Time `json:"time"`
+}
+
+// notes are guarded by Agent.mu.
+type notes map[string]note // by ref
+
+const notesVersion = 1
+
+type notesFile struct {
+	SchemaVersion int    `json:"schema_version"`
+	Notes         []note `json:"notes"`
+}
+
+func loadNotes(nb Notebook) (notes, error) {
+	out := notes{}
+	if nb == nil {
+		return out, nil
+	}
+	raw, err := nb.Load()
+	if err != nil {
+		return nil, fmt.Errorf("load notes: %w", err)
+	}
+	if len(raw) == 0 {
+		return out, nil
+	}
+	var f notesFile
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return nil, fmt.Errorf("load notes: %w", err)
+	}
+	if f.SchemaVersion != notesVersion {
+		return nil, fmt.Errorf("load notes: version %d, want %d", f.SchemaVersion, notesVersion)
+	}
+	for _, n := range f.Notes {
+		out[n.Ref] = n
+	}
+	return out, nil
+}
+
+// remember adds a note; durable on return.
+func (a *Agent) remember(n note) error {
+	n.Time = time.Now().UTC().Truncate(time.Second)
+	a.mu.Lock()
+	if old, ok := a.notes[n.Ref]; ok && old.Commit == n.Commit {
+		n.Kept = n.Kept || old.Kept
+		if old.Seeded == n.Seeded && old.Kept == n.Kept {
+			a.mu.Unlock()
+			return nil
+		}
+	}
+	a.notes[n.Ref] = n
+	a.mu.Unlock()
+	return a.saveNotes()
+}
+
+// forget drops every note on a ref; durable on return.
+func (a *Agent) forget(ref pieces.Ref, commit pieces.Commit) error {
+	a.mu.Lock()
+	before := len(a.notes)
+	delete(a.notes, ref.String())
+	for k, n := range a.notes {
+		if r, err := pieces.ParseRef(n.Ref); err == nil && r.Repo == ref.Repo && n.Commit == string(commit) {
+			delete(a.notes, k)
+		}
+	}
+	changed := len(a.notes) != before
+	a.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return a.saveNotes()
+}
+
+// saveNotes writes the notes as they are now. Savers come one at a time, so that
+// an older copy never replaces a newer one.
+func (a *Agent) saveNotes() error {
+	if a.opt.Notebook == nil {
+		return nil
+	}
+	a.saving <- struct{}{}
+	defer func() { <-a.saving }()
+	f := notesFile{SchemaVersion: notesVersion}
+	a.mu.Lock()
+	for _, n := range a.notes {
+		f.Notes = append(f.Notes, n)
+	}
+	a.mu.Unlock()
+	raw, err := json.MarshalIndent(f, "", " ")
+	if err != nil {
+		return fmt.Errorf("save notes: %w", err)
+	}
+	if err := a.opt.Notebook.Save(raw); err != nil {
+		return fmt.Errorf("save notes: %w", err)
+	}
+	return nil
+}
+
+// kept returns the note on a name that this node was told to hold. Members that
+// merely fetched it don't speak for the name: theirs may be an older commit.
+func (a *Agent) kept(ref pieces.Ref) (note, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n, ok := a.notes[ref.String()]
+	return n, ok && n.Kept
+}
+
+// seededCommit tells whether a commit came from a seeder rather than the Hub.
+func (a *Agent) seededCommit(repo pieces.Repo, commit pieces.Commit) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, n := range a.notes {
+		if r, err := pieces.ParseRef(n.Ref); err == nil && n.Seeded && r.Repo == repo && n.Commit == string(commit) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"p2pagent/pkg/pieces"
+)
+
+// resolveAge is how old the swarm's answer to "where is this branch" may be:
+// members that start within it cost the Hub one request in all.
+const resolveAge = 30 * time.Second
+
+// othersWait is how long a member that never asks the Hub waits for one that
+// does: the Hub client's own deadline and some.
+const othersWait = 40 * time.Second
+
+// resolved is what a revision means.
+type resolved struct {
+	commit pieces.Commit
+	local  bool   // taken without the Hub
+	notice string // why, and how old it is
+}
+
+// resolve pins the revision to a commit.
+func (a *Agent) resolve(ctx context.Context, j *job) (resolved, error) {
+	ref := j.req.Ref
+	if pieces.IsCommit(ref.Revision) {
+		return resolved{commit: pieces.Commit(ref.Revision)}, nil
+	}
+	if s, err := a.opt.Cache.Snapshot(ref); a.opt.Offline && err == nil {
+		return resolved{commit: s.Commit, local: true}, nil
+	}
+	if err := a.settle(ctx, j); err != nil {
+		return resolved{}, err
+	}
+	j.enter(Resolving, "what "+ref.String()+" means")
+	raw, err := a.shared(ctx, "resolve/"+ref.String(), resolveAge, func(ctx context.Context) ([]byte, error) {
+		commit, err := a.opt.Hub.Resolve(ctx, ref)
+		return []byte(commit), err
+	})
+	if err == nil {
+		commit, err := pieces.ParseCommit(string(raw))
+		return resolved{commit: commit}, err
+	}
+	if !a.is(err, NotFound) && !a.is(err, Unreachable) {
+		return resolved{}, err
+	}
+	return a.resolveWithoutHub(ctx, ref, err)
+}
+
+// settle waits for the membership, so that a fleet that boots at once does not
+// ask the Hub once for every member. Its end is bounded by the swarm.
+func (a *Agent) settle(ctx context.Context, j *job) error {
+	j.update(func(v *Job) { v.Waiting = "the swarm to settle" })
+	return a.opt.Swarm.Settled(ctx)
+}
+
+// shared returns the record under key, which one member gets from the Hub for
+// all. A member that never asks the Hub waits a while for one that does.
+func (a *Agent) shared(ctx context.Context, key string, maxAge time.Duration, get func(context.Context) ([]byte, error)) ([]byte, error) {
+	switch {
+	case a.opt.Offline:
+		raw, err := a.opt.Swarm.Record(ctx, key, maxAge, nil)
+		if err != nil && a.is(err, NotFound) {
+			err = Errorf(NotFound, "the Hub is not asked (offline), and neither this cache nor a member in sight knows it")
+		}
+		return raw, err
+	case a.opt.Hub == nil:
+		none := Errorf(Unreachable, "this member never asks the Hub, and no other member in sight did so for %v", othersWait)
+		ctx, cancel := context.WithTimeoutCause(ctx, othersWait, none)
+		defer cancel()
+		return a.opt.Swarm.Record(ctx, key, maxAge, func(context.Context) ([]byte, error) { return nil, none })
+	}
+	return a.opt.Swarm.Record(ctx, key, maxAge, get)
+}
+
+// resolveWithoutHub finds a name that the Hub does not know, or can't be asked
+// for: what was seeded here or elsewhere, then the ref in this cache, then that
+// in another member's. why is returned when there is none.
+func (a *Agent) resolveWithoutHub(ctx context.Context, ref pieces.Ref, why error) (resolved, error) {
+	if n, ok := a.kept(ref); ok {
+		return resolved{commit: pieces.Commit(n.Commit), local: true, notice: "seeded on this node"}, nil
+	}
+	if raw, err := a.opt.Swarm.Record(ctx, seededKey(ref), resolveAge, nil); err == nil {
+		commit, err := pieces.ParseCommit(string(raw))
+		return resolved{commit: commit, local: true, notice: "seeded in the swarm"}, err
+	}
+	if s, err := a.opt.Cache.Snapshot(ref); err == nil {
+		return resolved{commit: s.Commit, local: true, notice: cachedNotice("this cache", s.Updated, why)}, nil
+	}
+	if raw, err := a.opt.Swarm.Record(ctx, cachedKey(ref), resolveAge, nil); err == nil {
+		commit, at, err := parseCachedRef(string(raw))
+		return resolved{commit: commit, local: true, notice: cachedNotice("a member", at, why)}, err
+	}
+	return resolved{}, why
+}
+
+func seededKey(ref pieces.Ref) string { return "seeded/" + ref.String() }
+func cachedKey(ref pieces.Ref) string { return "cached/" + ref.String() }
+
+// cachedRef is the record of a ref in somebody's cache: the commit and when it
+// was what the branch meant.
+func cachedRef(commit pieces.Commit, at time.Time) []byte {
+	return fmt.Appendf(nil, "%s %d", commit, at.Unix())
+}
+
+func parseCachedRef(s string) (pieces.Commit, time.Time, error) {
+	id, at, _ := strings.Cut(s, " ")
+	commit, err := pieces.ParseCommit(id)
+	if err != nil {
+		return "", time.Time{}, Errorf(Integrity, "ref from the swarm: %w", err)
+	}
+	unix, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return "", time.Time{}, Errorf(Integrity, "ref from the swarm: time %q", at)
+	}
+	return commit, time.Unix(unix, 0), nil
+}
+
+func cachedNotice(whose string, at time.Time, why error) string {
+	age := "of unknown age"
+	if !at.IsZero() {
+		age = ageOf(time.Since(at)) + " old"
+	}
+	return fmt.Sprintf("what %s last saw, %s, because: %v", whose, age, why)
+}
+
+// ageOf says a duration as people do.
+func ageOf(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", int(max(d, 0).Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}

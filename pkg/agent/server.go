@@ -1,0 +1,275 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// maxCall bounds a request body: a ref and a few hundred patterns.
+	maxCall = 1 << 20
+	// heartbeat is the longest time between two lines of a stream.
+	heartbeat = 2 * time.Second
+	// writeWait is how long a client may leave a line unread before it counts as
+	// gone.
+	writeWait = 30 * time.Second
+)
+
+// Server answers the control API on behalf of an agent.
+type Server struct {
+	agent *Agent
+	http  *http.Server
+}
+
+// NewServer returns a server that Serve starts.
+func NewServer(a *Agent) *Server {
+	s := &Server{agent: a}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/jobs", s.jobs)
+	mux.HandleFunc("GET /v1/peers", s.peers)
+	mux.HandleFunc("GET /v1/snapshots", s.snapshots)
+	mux.HandleFunc("GET /v1/snapshot", s.snapshot)
+	mux.HandleFunc("POST /v1/fetch", s.fetch)
+	mux.HandleFunc("POST /v1/seed", s.seed)
+	mux.HandleFunc("POST /v1/verify", s.verify)
+	mux.HandleFunc("POST /v1/remove", s.remove)
+	mux.HandleFunc("/", s.unknown)
+	s.http = &http.Server{
+		Handler: mux, ConnContext: withCaller, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	return s
+}
+
+// Serve answers on l until ctx ends, then waits a moment for answers under way:
+// the agent has to end its jobs for that. It closes l.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	var wait sync.WaitGroup
+	done := make(chan struct{})
+	wait.Go(func() {
+		select {
+		case <-ctx.Done():
+			s.shutdown()
+		case <-done:
+		}
+	})
+	err := s.http.Serve(l)
+	close(done)
+	wait.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) { answer(w, s.agent.Status()) }
+
+func (s *Server) jobs(w http.ResponseWriter, _ *http.Request) {
+	answer(w, jobsAnswer{SchemaVersion, s.agent.Jobs()})
+}
+
+func (s *Server) peers(w http.ResponseWriter, _ *http.Request) {
+	answer(w, peersAnswer{SchemaVersion, s.agent.Peers()})
+}
+
+func (s *Server) snapshots(w http.ResponseWriter, _ *http.Request) {
+	list, err := s.agent.List()
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, snapshotsAnswer{SchemaVersion, list})
+}
+
+func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
+	ref, err := parseRef(r.URL.Query().Get("ref"))
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	shown, files, err := s.agent.Show(ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, snapshotAnswer{SchemaVersion, shown, files})
+}
+
+func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
+	var call fetchCall
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	ref, err := parseRef(call.Ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	out := newStream(w)
+	res, err := s.agent.Ensure(r.Context(), Request{Ref: ref, Include: call.Include, Exclude: call.Exclude, Watch: out.watch})
+	s.finish(out, streamLine{Result: &res}, err)
+}
+
+func (s *Server) seed(w http.ResponseWriter, r *http.Request) {
+	var call seedCall
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	ref, err := parseRef(call.Ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	out := newStream(w)
+	res, err := s.agent.Seed(r.Context(), SeedRequest{Ref: ref, Dir: call.Dir, Watch: out.watch})
+	s.finish(out, streamLine{Result: &res}, err)
+}
+
+func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
+	var call verifyCall
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	ref, err := parseRef(call.Ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	out := newStream(w)
+	problems, err := s.agent.Verify(r.Context(), ref, func(v Verifying) {
+		out.progress(streamLine{Verify: &v}, false)
+	})
+	s.finish(out, streamLine{Problems: problems}, err)
+}
+
+// remove wants more than a connection: whoever may fetch must not be able to
+// take away what others use.
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	var call removeCall
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	ref, err := parseRef(call.Ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	if uid := callerOf(r.Context()); !call.DryRun && uid != 0 && uid != os.Getuid() {
+		s.fail(w, Errorf(Denied, "remove %s: only root and the agent's own user (uid %d) may, not uid %d", ref, os.Getuid(), uid))
+		return
+	}
+	gone, err := s.agent.Remove(ref, call.DryRun)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, removeAnswer{SchemaVersion, gone})
+}
+
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	s.fail(w, Errorf(Usage, "%s %s is not in version 1 of the control API", r.Method, r.URL.Path))
+}
+
+func readCall(r *http.Request, into any) error {
+	raw, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxCall))
+	if err != nil {
+		return Errorf(Usage, "read request: %w", err)
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return Errorf(Usage, "read request: %w", err)
+	}
+	return nil
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) // a client that went away is no error of ours
+}
+
+// statusCodes are a courtesy to curl; our own client reads the kind.
+var statusCodes = map[Kind]int{
+	Usage: http.StatusBadRequest, NotFound: http.StatusNotFound, Denied: http.StatusForbidden,
+	NoSpace: http.StatusInsufficientStorage, Stalled: http.StatusGatewayTimeout, Unreachable: http.StatusBadGateway,
+	NoAgent: http.StatusServiceUnavailable,
+}
+
+func (s *Server) fail(w http.ResponseWriter, err error) {
+	e := s.agent.explain(err)
+	w.Header().Set("Content-Type", "application/json")
+	code, ok := statusCodes[e.Kind]
+	if !ok {
+		code = http.StatusInternalServerError
+	}
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(errorAnswer{SchemaVersion, e.wire()})
+}
+
+// finish writes the last line of a stream.
+func (s *Server) finish(out *stream, line streamLine, err error) {
+	line.Type = typeResult
+	if err != nil {
+		line = streamLine{Type: typeError, Error: s.agent.explain(err).wire()}
+	}
+	out.write(line)
+}
+
+// stream writes lines of JSON, flushed one by one. Only the goroutine of the
+// handler uses it.
+type stream struct {
+	w    http.ResponseWriter
+	ctl  *http.ResponseController
+	last time.Time
+	seen State
+}
+
+func newStream(w http.ResponseWriter) *stream {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return &stream{w: w, ctl: http.NewResponseController(w)}
+}
+
+// watch writes a line at a change of state and then about once a second.
+func (s *stream) watch(j Job) {
+	now := s.seen != j.Status
+	s.seen = j.Status
+	s.progress(streamLine{Job: &j}, now)
+}
+
+// progress writes the line when it is due: half of heartbeat leaves room for a
+// late timer.
+func (s *stream) progress(line streamLine, now bool) {
+	if !now && time.Since(s.last) < heartbeat/2 {
+		return
+	}
+	line.Type = typeProgress
+	s.write(line)
+}
+
+func (s *stream) write(line streamLine) {
+	line.SchemaVersion = SchemaVersion
+	s.last = time.Now()
+	s.ctl.SetWriteDeadline(s.last.Add(writeWait))
+	if json.NewEncoder(s.w).Encode(line) == nil {
+		s.ctl.Flush()
+	}
+}

@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"p2pagent/pkg/pieces"
+)
+
+// upstream fetches extents of one repository at one commit from the Hub. It is
+// where the three parts meet that don't know each other: the swarm decides which
+// extent, the seeder cuts it, the Hub client opens the files.
+type upstream struct {
+	hub    Hub
+	seeder Seeder
+	repo   pieces.Repo
+	commit pieces.Commit
+	files  map[pieces.Blob]pieces.File // one file for each blob; any will do
+}
+
+// upstreamFor returns nil when the Hub can't be asked for these blobs.
+func (a *Agent) upstreamFor(l listing) *upstream {
+	if a.opt.Hub == nil || l.seeded {
+		return nil
+	}
+	u := &upstream{
+		hub: a.opt.Hub, seeder: a.opt.Seeder, repo: l.outline.Repo, commit: l.outline.Commit,
+		files: make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
+	}
+	for _, f := range l.outline.Files {
+		if _, ok := u.files[f.Blob]; !ok {
+			u.files[f.Blob] = f
+		}
+	}
+	return u
+}
+
+// Fetch implements Upstream.
+func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
+	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
+	return u.seeder.Fetch(ctx, u, e, need, putFunc(put), progress)
+}
+
+// Open implements seeder.Source.
+func (u *upstream) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
+	f, ok := u.files[b]
+	if !ok {
+		return nil, fmt.Errorf("open blob %s: not in %s at %s", b, u.repo, u.commit)
+	}
+	return u.hub.Open(ctx, u.repo, u.commit, f, off, n)
+}
+
+// putFunc implements seeder.Sink.
+type putFunc func(context.Context, pieces.Verified) error
+
+func (f putFunc) Put(ctx context.Context, v pieces.Verified) error { return f(ctx, v) }

@@ -118,9 +118,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	}
 	m.count.Add(-1)
 	delete(m.roster, n.Name)
-	if n.State == memberlist.StateDead {
-		m.remember(n.Name, e.addr)
-	}
+	m.remember(n.Name, e.addr)
 	m.events.push(event{facts: e.facts})
 }
 
@@ -136,8 +134,8 @@ func gossipAddr(n *memberlist.Node) string {
 	return net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))
 }
 
-// lostMember is one that died without leaving: perhaps the network between us
-// did. It is tried again for an hour.
+// lostMember is one that died or left (memberlist does not say which): perhaps
+// it was the network between us that died. It is tried again for an hour.
 type lostMember struct {
 	addr string
 	at   time.Time

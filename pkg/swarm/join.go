@@ -24,6 +24,7 @@ const (
 	rejoinSpread = 15 * time.Second
 	maxTargets   = 64 // addresses tried in one round
 	extraJoins   = 3  // members met on the way that are joined too
+	lostTries    = 3  // members lost that are tried in one round
 	resolveWait  = 5 * time.Second
 )
 
@@ -181,7 +182,9 @@ func (j *joiner) missing(ctx context.Context) []string {
 		view[gossipAddr(n)] = true
 	}
 	var out []string
-	for _, a := range append(j.resolve(ctx), j.m.lostAddrs()...) {
+	lost := j.m.lostAddrs()
+	rand.Shuffle(len(lost), func(a, b int) { lost[a], lost[b] = lost[b], lost[a] })
+	for _, a := range append(j.resolve(ctx), lost[:min(len(lost), lostTries)]...) {
 		if !view[a] && !j.own(a) && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
@@ -190,7 +193,7 @@ func (j *joiner) missing(ctx context.Context) []string {
 	return out[:min(len(out), maxTargets)]
 }
 
-// lostAddrs returns where members were that died without leaving.
+// lostAddrs returns where members were that are not in view any more.
 func (m *Members) lostAddrs() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -282,7 +285,7 @@ func classify(err error) error {
 	}
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	switch {
-	case strings.Contains(text, "No installed keys could decrypt"):
+	case strings.Contains(text, "o installed keys could decrypt"):
 		return ErrOtherKey
 	case strings.Contains(text, "remote state is encrypted and encryption is not configured"):
 		return fmt.Errorf("%w: it has one, this member is insecure", ErrOtherKey)

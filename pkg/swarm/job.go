@@ -137,7 +137,7 @@ func (n *Node) begin(j *job, held map[pieces.Blob]*pieces.Set) {
 	for _, e := range j.Extents {
 		n.addExtent(j, e)
 	}
-	n.startRound(func() { j.ready = true }, func(l *link, seq uint64) { n.sendWantsSeq(l, j, seq) })
+	n.survey(j, func() { j.ready = true })
 	for _, b := range j.Blobs {
 		n.checkWhole(n.blobs[b])
 	}
@@ -312,6 +312,7 @@ func (n *Node) unwant(s *blobState) {
 	n.swap.Drop(s.blob)
 	n.proofs.forget(s.blob)
 	delete(n.blobs, s.blob)
+	delete(n.hints, s.blob)
 }
 
 func (n *Node) progress(j *job) Progress {

@@ -35,6 +35,7 @@ func (n *Node) MemberDown(id peer.ID) {
 	n.post(func() {
 		p := peerKey(id)
 		delete(n.members, p)
+		delete(n.extra, p)
 		if l := n.links[p]; l != nil && l.silence(time.Now()) > pingEvery*2 {
 			l.close(errors.New("left the swarm"))
 		}
@@ -94,7 +95,13 @@ func (n *Node) neighbours() []*member {
 	slices.SortFunc(out, func(a, b *member) int {
 		return cmp.Compare(pairScore(n.self, b.peer), pairScore(n.self, a.peer))
 	})
-	return out[:n.cfg.Neighbours]
+	near := out[:n.cfg.Neighbours]
+	for _, m := range out[n.cfg.Neighbours:] {
+		if n.extra[m.peer] {
+			near = append(near, m)
+		}
+	}
+	return near
 }
 
 func pairScore(a, b plan.Peer) uint64 {

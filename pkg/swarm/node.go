@@ -94,21 +94,26 @@ type Node struct {
 	taker  *taker
 
 	// All below belongs to the owner loop.
-	members map[plan.Peer]*member
-	links   map[plan.Peer]*link
-	swap    *plan.Swap
-	seats   *plan.Seats
-	bans    *plan.Bans
-	pace    *plan.Pace
-	paced   time.Time
-	jobs    map[*job]bool
-	blobs   map[pieces.Blob]*blobState
-	extents map[plan.Key]*extentTask
-	records map[string]*record
-	rounds  map[uint64]*round
-	seq     uint64
-	stats   map[plan.Peer]*Traffic
-	upRate  meter
+	members  map[plan.Peer]*member
+	links    map[plan.Peer]*link
+	swap     *plan.Swap
+	seats    *plan.Seats
+	bans     *plan.Bans
+	pace     *plan.Pace
+	paced    time.Time
+	jobs     map[*job]bool
+	blobs    map[pieces.Blob]*blobState
+	extents  map[plan.Key]*extentTask
+	records  map[string]*record
+	rounds   map[uint64]*round
+	seq      uint64
+	stats    map[plan.Peer]*Traffic
+	upRate   meter
+	hints    hints
+	extra    map[plan.Peer]bool // neighbours because of a hint
+	later    []delayed
+	summed   time.Time // when the last summary went out
+	summedAt int       // and how many pieces it told of
 }
 
 // Traffic counts the bytes of verified pieces exchanged with one member.
@@ -144,6 +149,7 @@ func New(c Config) (*Node, error) {
 		bans:  plan.NewBans(banLength), pace: plan.NewPace(cmp.Or(c.Ranges, 8)),
 		jobs: map[*job]bool{}, blobs: map[pieces.Blob]*blobState{}, extents: map[plan.Key]*extentTask{},
 		records: map[string]*record{}, rounds: map[uint64]*round{}, stats: map[plan.Peer]*Traffic{},
+		hints: hints{}, extra: map[plan.Peer]bool{},
 	}
 	n.server.sent = func(p peer.ID, bytes int64) { n.post(func() { n.traffic(peerKey(p)).Out += bytes }) }
 	return n, nil
@@ -239,7 +245,9 @@ var errStopped = errors.New("swarm node stopped")
 
 // step makes every decision that is due and returns how long none will be.
 func (n *Node) step(now time.Time) time.Duration {
+	n.runDelayed(now)
 	n.tend(now)
+	n.summarise(now)
 	n.watchJobs(now)
 	n.finishRounds(now)
 	n.refreshNeeds()
@@ -252,7 +260,7 @@ func (n *Node) step(now time.Time) time.Duration {
 
 func (n *Node) nap(now time.Time) time.Duration {
 	nap := time.Second
-	if len(n.rounds) > 0 || n.swap.Waiting() {
+	if len(n.rounds)+len(n.later) > 0 || n.swap.Waiting() {
 		nap = 50 * time.Millisecond
 	}
 	if at := n.seats.Wake(now); !at.IsZero() {

@@ -13,17 +13,24 @@ import (
 var ErrNotCanonical = errors.New("not canonical")
 
 var (
-	canonical = must(cbor.CoreDetEncOptions().EncMode())
+	canonical = must(encOptions().EncMode())
 	strict    = must(cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		IndefLength:       cbor.IndefLengthForbidden,
 		TagsMd:            cbor.TagsForbidden,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 		MaxNestedLevels:   8,
-		MaxArrayElements:  MaxFiles,
+		MaxArrayElements:  MaxBlobSize / largePiece, // statements of the largest blob
 		MaxMapPairs:       64,
 	}.DecMode())
 )
+
+// encOptions spells nil and empty alike, so that absent has one byte string.
+func encOptions() cbor.EncOptions {
+	o := cbor.CoreDetEncOptions()
+	o.NilContainers = cbor.NilContainerAsEmpty
+	return o
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -79,7 +86,7 @@ type (
 		_    struct{} `cbor:",toarray"`
 		Path string
 		Blob encodedBlob
-		OID  []byte // absent for git files, where it is the digest
+		OID  []byte // empty for git files, where it is the digest
 	}
 	encodedOutline struct {
 		_       struct{} `cbor:",toarray"`
@@ -117,7 +124,8 @@ func (b *Blob) UnmarshalCBOR(raw []byte) error {
 	return nil
 }
 
-// Marshal encodes a valid outline canonically.
+// Marshal encodes a valid outline canonically. It fails when that takes more
+// than MaxOutlineBytes.
 func (o *Outline) Marshal() ([]byte, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -129,7 +137,16 @@ func (o *Outline) Marshal() ([]byte, error) {
 			e.Files[i].OID = f.OID.Bytes()
 		}
 	}
-	return canonical.Marshal(e)
+	return marshalWithin(MaxOutlineBytes, e)
+}
+
+// marshalWithin refuses to encode what the other side would refuse to decode.
+func marshalWithin(limit int, v any) ([]byte, error) {
+	b, err := canonical.Marshal(v)
+	if err == nil && len(b) > limit {
+		return nil, fmt.Errorf("encode: %d bytes, more than %d", len(b), limit)
+	}
+	return b, err
 }
 
 // ParseOutline decodes and validates what Outline.Marshal made.

@@ -36,8 +36,9 @@ func (e Extent) Key() ExtentKey {
 	h := sha256.New()
 	h.Write([]byte("p2pagent extent v1\x00"))
 	for _, s := range e.Spans {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(s.First))
+		var n [16]byte
+		binary.BigEndian.PutUint64(n[:8], uint64(s.First))
+		binary.BigEndian.PutUint64(n[8:], uint64(s.Count))
 		h.Write(s.Blob.Digest.sum[:])
 		h.Write(n[:])
 	}

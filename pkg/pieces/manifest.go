@@ -1,6 +1,7 @@
 package pieces
 
 import (
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/ipfs/go-cid"
@@ -53,17 +54,53 @@ type (
 
 const manifestVersion = 1
 
-// Marshal encodes the manifest canonically.
+// Marshal encodes the manifest canonically. It fails when ParseManifest would
+// refuse the result for anything but a signature.
 func (m *Manifest) Marshal() ([]byte, error) {
 	outline, err := m.Outline.Marshal()
 	if err != nil {
 		return nil, err
 	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
 	e := encodedManifest{Version: manifestVersion, Outline: outline, Proofs: make([]encodedProofs, len(m.Proofs))}
 	for i, p := range m.Proofs {
 		e.Proofs[i] = encodedProofs{Blob: p.Blob, Statements: encodeStatements(p.Statements), States: p.States}
 	}
-	return canonical.Marshal(e)
+	return marshalWithin(MaxManifestBytes, e)
+}
+
+// check refuses proofs that don't belong to the outline.
+func (m *Manifest) check() error {
+	blobs := Blobs(m.Outline.Files)
+	if len(m.Proofs) != len(blobs) {
+		return fmt.Errorf("proofs for %d of %d blobs", len(m.Proofs), len(blobs))
+	}
+	for i, p := range m.Proofs {
+		if p.Blob != blobs[i] {
+			return fmt.Errorf("proofs for %s where %s belongs", p.Blob, blobs[i])
+		}
+		if err := checkOrder(p.Blob, p.Statements); err != nil {
+			return err
+		}
+		if n := len(p.States); n%sha256.Size != 0 || n > p.Blob.Pieces()*sha256.Size {
+			return fmt.Errorf("%d bytes of states for %d pieces of %s", n, p.Blob.Pieces(), p.Blob)
+		}
+	}
+	return nil
+}
+
+// checkOrder wants statements on pieces of b, ascending by index.
+func checkOrder(b Blob, in []Statement) error {
+	last := -1
+	for _, s := range in {
+		if s.Blob != b || s.Index <= last || s.Index >= b.Pieces() {
+			return fmt.Errorf("statements of %s out of order or range at %d: %w", b, s.Index, ErrNotCanonical)
+		}
+		last = s.Index
+	}
+	return nil
 }
 
 // ManifestCID returns the name of the encoded manifest: CIDv1, codec cbor, sha2-256.
@@ -89,20 +126,17 @@ func ParseManifest(b []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse manifest: %w", err)
 	}
-	m := &Manifest{Outline: *o}
-	blobs := Blobs(o.Files)
-	if len(e.Proofs) != len(blobs) {
-		return nil, fmt.Errorf("parse manifest: proofs for %d of %d blobs", len(e.Proofs), len(blobs))
-	}
+	m := &Manifest{Outline: *o, Proofs: make([]Proofs, len(e.Proofs))}
 	for i, p := range e.Proofs {
-		if p.Blob != blobs[i] {
-			return nil, fmt.Errorf("parse manifest: proofs for %s where %s belongs", p.Blob, blobs[i])
-		}
-		statements, err := checkedStatements(p.Blob, p.Statements)
-		if err != nil {
+		m.Proofs[i] = Proofs{Blob: p.Blob, Statements: statementsOf(p.Blob, p.Statements), States: p.States}
+	}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("parse manifest: %w", err)
+	}
+	for _, p := range m.Proofs {
+		if err := checkSignatures(p.Statements); err != nil {
 			return nil, fmt.Errorf("parse manifest: %w", err)
 		}
-		m.Proofs = append(m.Proofs, Proofs{Blob: p.Blob, Statements: statements, States: p.States})
 	}
 	return m, nil
 }
@@ -115,47 +149,47 @@ func encodeStatements(in []Statement) []encodedStatement {
 	return out
 }
 
-func decodeStatements(b Blob, in []encodedStatement) ([]Statement, error) {
+func statementsOf(b Blob, in []encodedStatement) []Statement {
 	out := make([]Statement, len(in))
-	last := -1
 	for i, e := range in {
 		out[i] = Statement{Blob: b, Index: e.Index, ID: e.ID, Maker: e.Maker, Sig: e.Sig}
-		if e.Index <= last || e.Index >= b.Pieces() {
-			return nil, fmt.Errorf("statements of %s out of order or range at %d: %w", b, e.Index, ErrNotCanonical)
-		}
-		last = e.Index
 	}
-	return out, nil
+	return out
 }
 
-// MarshalStatements encodes statements on pieces of one blob, ascending by
-// Index, as they travel between members.
-func MarshalStatements(in []Statement) ([]byte, error) {
-	return canonical.Marshal(encodeStatements(in))
+func checkSignatures(in []Statement) error {
+	for i := range in {
+		if err := in[i].Check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // MaxStatementBytes bounds one batch of statements between members.
 const MaxStatementBytes = 256 << 10
 
+// MarshalStatements encodes statements on pieces of one blob, ascending by
+// Index, as they travel between members. It fails when DecodeStatements would
+// refuse the result.
+func MarshalStatements(in []Statement) ([]byte, error) {
+	if len(in) > 0 {
+		if err := checkOrder(in[0].Blob, in); err != nil {
+			return nil, fmt.Errorf("encode statements: %w", err)
+		}
+	}
+	return marshalWithin(MaxStatementBytes, encodeStatements(in))
+}
+
 // ParseStatements decodes a batch on pieces of b and checks order, range and
 // every signature.
 func ParseStatements(b Blob, raw []byte) ([]Statement, error) {
-	var e []encodedStatement
-	if err := Unmarshal(raw, MaxStatementBytes, &e); err != nil {
-		return nil, fmt.Errorf("parse statements: %w", err)
-	}
-	return checkedStatements(b, e)
-}
-
-func checkedStatements(b Blob, in []encodedStatement) ([]Statement, error) {
-	out, err := decodeStatements(b, in)
+	out, err := DecodeStatements(b, raw)
 	if err != nil {
 		return nil, err
 	}
-	for i := range out {
-		if err := out[i].Check(); err != nil {
-			return nil, err
-		}
+	if err := checkSignatures(out); err != nil {
+		return nil, fmt.Errorf("parse statements: %w", err)
 	}
 	return out, nil
 }
@@ -168,5 +202,9 @@ func DecodeStatements(b Blob, raw []byte) ([]Statement, error) {
 	if err := Unmarshal(raw, MaxStatementBytes, &e); err != nil {
 		return nil, fmt.Errorf("parse statements: %w", err)
 	}
-	return decodeStatements(b, e)
+	out := statementsOf(b, e)
+	if err := checkOrder(b, out); err != nil {
+		return nil, fmt.Errorf("parse statements: %w", err)
+	}
+	return out, nil
 }

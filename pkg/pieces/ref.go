@@ -3,6 +3,7 @@ package pieces
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -55,11 +56,19 @@ func (r Repo) Folder() string {
 
 // ParseFolder is the inverse of Repo.Folder.
 func ParseFolder(folder string) (Repo, error) {
-	plural, name, ok := strings.Cut(folder, "--")
+	plural, name, _ := strings.Cut(folder, "--")
 	for k := range kindNames {
-		if ok && plural == Kind(k).Plural() {
-			return ParseRepo(Kind(k).URLPrefix() + strings.Replace(name, "--", "/", 1))
+		if plural != Kind(k).Plural() {
+			continue
 		}
+		repo, err := ParseRepo(Kind(k).Plural() + "/" + strings.Replace(name, "--", "/", 1))
+		if err == nil && repo.Folder() != folder {
+			err = fmt.Errorf("it would be %s", repo.Folder())
+		}
+		if err != nil {
+			return Repo{}, fmt.Errorf("parse cache folder %q: %w", folder, err)
+		}
+		return repo, nil
 	}
 	return Repo{}, fmt.Errorf("parse cache folder %q: want KIND--NAME", folder)
 }
@@ -123,7 +132,7 @@ func ParseRepo(s string) (Repo, error) {
 		}
 	}
 	parts := strings.Split(name, "/")
-	if len(parts) > 2 {
+	if len(parts) > 2 || len(parts) == 2 && isPlural(parts[0]) {
 		return Repo{}, fmt.Errorf("parse repository %q: want name or org/name", s)
 	}
 	for _, p := range parts {
@@ -133,6 +142,11 @@ func ParseRepo(s string) (Repo, error) {
 		}
 	}
 	return Repo{Kind: kind, Name: name}, nil
+}
+
+// isPlural tells whether an organisation's name would read as a kind.
+func isPlural(org string) bool {
+	return slices.ContainsFunc([]Kind{Model, Dataset, Space}, func(k Kind) bool { return k.Plural() == org })
 }
 
 // CheckRevision refuses revisions that cannot be a git ref or could leave the

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
@@ -30,6 +31,9 @@ func (id ID) CID() cid.Cid {
 
 // ParseID accepts the binary form of such a CID.
 func ParseID(c cid.Cid) (ID, error) {
+	if !c.Defined() {
+		return ID{}, errors.New("parse piece id: none given")
+	}
 	mh, err := multihash.Decode(c.Hash())
 	if err != nil || c.Version() != 1 || c.Type() != cid.Raw || mh.Code != multihash.SHA2_256 || len(mh.Digest) != sha256.Size {
 		return ID{}, fmt.Errorf("parse piece id %s: want CIDv1, raw, sha2-256", c)
@@ -107,7 +111,8 @@ func (s Signer) State(b Blob, index int, id ID) Statement {
 }
 
 // Sign signs other canonical bytes of this member (records), under a context
-// that separates them from statements and from each other.
+// that separates them from statements and from each other. It panics when the
+// context could be mistaken for another.
 func (s Signer) Sign(context string, message []byte) []byte {
 	return ed25519.Sign(s.key, contextual(context, message))
 }
@@ -121,5 +126,8 @@ func (m Maker) CheckSign(context string, message, sig []byte) error {
 }
 
 func contextual(context string, message []byte) []byte {
+	if strings.Contains(context, "\x00") || "p2pagent "+context+"\x00" == signingContext {
+		panic(fmt.Sprintf("pieces: signing context %q", context))
+	}
 	return append(append([]byte("p2pagent "), context+"\x00"...), message...)
 }

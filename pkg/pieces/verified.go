@@ -70,6 +70,9 @@ func Verify(s Statement, data []byte) (Verified, error) {
 // a core's cache, large enough that calls don't count.
 const readStep = 256 << 10
 
+// emptyReads is how often in a row a reader may return neither bytes nor an error.
+const emptyReads = 100
+
 // Cutter cuts a run of pieces out of upstream's bytes. It keeps what it has read
 // of an unfinished piece, so that a reader that breaks in the middle of a piece
 // can be replaced by another one that starts at Offset: progress below piece
@@ -98,7 +101,7 @@ func NewCutter(s Signer, b Blob, first, count int, alloc func(n int) []byte) *Cu
 
 // Offset returns the position in the blob of the next byte that Next will read.
 func (c *Cutter) Offset() int64 {
-	return int64(c.next)*c.blob.PieceSize() + int64(c.have)
+	return min(int64(c.next)*c.blob.PieceSize(), c.blob.Size) + int64(c.have)
 }
 
 // Remaining returns how many bytes are still to be read.
@@ -108,21 +111,27 @@ func (c *Cutter) Remaining() int64 {
 
 // Next reads from r until one piece is whole and returns it. After the last
 // piece it returns io.EOF. Any other error is r's (io.ErrUnexpectedEOF when r
-// ended early); what was read before it is kept for the next call.
+// ended early, io.ErrNoProgress when it returns nothing over and over); what was read before it is kept for the next call.
 func (c *Cutter) Next(r io.Reader) (Verified, error) {
 	if c.next >= c.end {
 		return Verified{}, io.EOF
 	}
 	c.start()
-	for c.have < len(c.buf) {
+	for empty := 0; c.have < len(c.buf); {
 		n, err := r.Read(c.buf[c.have:min(c.have+readStep, len(c.buf))])
 		c.hash.Write(c.buf[c.have : c.have+n])
 		c.have += n
-		if err != nil && c.have < len(c.buf) {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
+		if empty++; n > 0 {
+			empty = 0
+		}
+		switch {
+		case c.have == len(c.buf): // an error behind the last byte is the next call's
+		case err == io.EOF:
+			return Verified{}, io.ErrUnexpectedEOF
+		case err != nil:
 			return Verified{}, err
+		case empty == emptyReads:
+			return Verified{}, io.ErrNoProgress
 		}
 	}
 	return c.finish(), nil

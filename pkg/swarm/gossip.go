@@ -17,10 +17,11 @@ const (
 	maxQueued = 512
 	// maxSeen is how many messages are remembered to pass each on once.
 	maxSeen = 8 << 10
-	// retransmits is memberlist's factor for how often one member sends one
-	// message (times the logarithm of the swarm). Every receiver passes it on,
-	// so the factor can be smaller than memberlist's own 4.
-	retransmits = 2
+	// retransmits is memberlist's factor: every member sends one message
+	// 4*ceil(log10(n+1)) times to members chosen at random. In a swarm of 16 that
+	// is 128 in all, and one member misses it with (14/15)^128 = 0.015 %; with a
+	// factor of 2 it was 1.2 %, one broadcast in six did not reach all (measured).
+	retransmits = 4
 )
 
 // gossip is the queue of broadcasts. memberlist sends one to a few members

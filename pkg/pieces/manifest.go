@@ -14,7 +14,8 @@ type Proofs struct {
 	Blob       Blob
 	Statements []Statement // ascending by Index, one for each piece at most
 	// States leaves room for the SHA-256 states at piece borders, 32 bytes each,
-	// that would prove pieces against the Hub's own digest. Not written yet.
+	// that would prove pieces against the Hub's own digest. Nil when there are
+	// none; not written yet.
 	States []byte
 }
 
@@ -128,7 +129,10 @@ func ParseManifest(b []byte) (*Manifest, error) {
 	}
 	m := &Manifest{Outline: *o, Proofs: make([]Proofs, len(e.Proofs))}
 	for i, p := range e.Proofs {
-		m.Proofs[i] = Proofs{Blob: p.Blob, Statements: statementsOf(p.Blob, p.Statements), States: p.States}
+		m.Proofs[i] = Proofs{Blob: p.Blob, Statements: statementsOf(p.Blob, p.Statements)}
+		if len(p.States) > 0 {
+			m.Proofs[i].States = p.States
+		}
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("parse manifest: %w", err)

@@ -95,7 +95,7 @@ def judge_cold(timed=True, cpu=None):
     return judge
 
 
-API = ("revision", "tree")                                  # routes that cost API quota
+API = ("info", "tree", "paths", "refs")                     # routes that cost API quota: info resolves, tree lists
 
 
 # ---------------------------------------------------------------- faults
@@ -144,7 +144,7 @@ def play_stall(f, _variant, _caps):
     f.serve()
     f.start()
     shard = f.sums[[p for p, _ in f.sums].index("model-00002-of-00008.safetensors")][0]
-    f.hub.fault(kind="stall", path=shard, after=20 * MB, times=1)
+    f.hub.stall(shard, 20 * MB)
     r = f.fetch(240)
     f.verify()
     requests = f.hub.requests()

@@ -157,5 +157,6 @@ class Hub(Host):
     def requests(self):
         return self.ask("GET", "/requests")
 
-    def fault(self, **what):
-        return self.ask("POST", "/fault?" + "&".join(f"{k}={v}" for k, v in what.items()))
+    def stall(self, path, after, times=1):
+        """So many requests for the file get no further than that offset; their sockets stay open."""
+        return self.ask("POST", f"/stall?path={path}&after={after}&times={times}")

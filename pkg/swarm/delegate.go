@@ -56,7 +56,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if m.o.Gater != nil {
-		m.o.Gater.Admit(f.Peer)
+		m.o.Gater.Admit(f.Peer, f.ips()...)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -165,6 +165,17 @@ func checkAddrs(addrs []string) error {
 	return nil
 }
 
+// ips returns the addresses without ports.
+func (f Facts) ips() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range f.Addrs {
+		if ap, err := netip.ParseAddrPort(a); err == nil && !slices.Contains(out, ap.Addr()) {
+			out = append(out, ap.Addr())
+		}
+	}
+	return out
+}
+
 func checkLabels(labels map[string]string) error {
 	for k, v := range labels {
 		if k == "" || !printable(k, maxFactLabel) || !printable(v, maxFactLabel) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -11,7 +12,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 const (
@@ -44,11 +47,12 @@ type Gater struct {
 	patience time.Duration
 
 	mu       sync.Mutex // guards all below
-	admitted map[peer.ID]bool
+	admitted map[peer.ID][]ma.Multiaddr // and where they were seen
 	banned   map[peer.ID]time.Time
 	waiting  int
 	changed  chan struct{} // closed and replaced when admitted or banned changes
 	refused  RefusedConns
+	allow    *rcmgr.Allowlist // of the host that this gater guards, nil before
 }
 
 // RefusedConns counts connections that a Gater refused.
@@ -63,24 +67,40 @@ type RefusedConns struct {
 // NewGater returns a gater for the swarm of key. With the zero Key it admits
 // everybody who is not banned.
 func NewGater(key Key) *Gater {
-	return &Gater{open: key.IsZero(), patience: gaterPatience, admitted: map[peer.ID]bool{}, banned: map[peer.ID]time.Time{}, changed: make(chan struct{})}
+	return &Gater{open: key.IsZero(), patience: gaterPatience, admitted: map[peer.ID][]ma.Multiaddr{}, banned: map[peer.ID]time.Time{}, changed: make(chan struct{})}
 }
 
-// Admit lets p through from now on: its proof was checked.
-func (g *Gater) Admit(p peer.ID) {
+// Admit lets p through from now on: its proof was checked. Its IP addresses, if
+// known, are let through even when strangers use up the host's limits; they
+// replace those given before.
+func (g *Gater) Admit(p peer.ID, ips ...netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.admitted[p] {
-		return
-	}
-	if len(g.admitted) >= gaterAdmitted {
-		for old := range g.admitted {
-			delete(g.admitted, old) // gossip admits it again if it is alive
+	old, known := g.admitted[p]
+	if !known && len(g.admitted) >= gaterAdmitted {
+		for other := range g.admitted {
+			g.expel(other) // gossip admits it again if it is alive
 			break
 		}
 	}
-	g.admitted[p] = true
+	places := placesOf(p, ips)
+	if known && slices.EqualFunc(old, places, ma.Multiaddr.Equal) {
+		return
+	}
+	g.expel(p)
+	g.admitted[p] = places
+	g.enlist(places)
 	g.wake()
+}
+
+func placesOf(p peer.ID, ips []netip.Addr) []ma.Multiaddr {
+	var out []ma.Multiaddr
+	for _, ip := range ips {
+		if m, err := manet.FromIP(ip.AsSlice()); err == nil {
+			out = append(out, m.Encapsulate(ma.StringCast("/p2p/"+p.String())))
+		}
+	}
+	return out
 }
 
 // Revoke refuses p from now on. Open connections are not closed: the caller
@@ -88,7 +108,36 @@ func (g *Gater) Admit(p peer.ID) {
 func (g *Gater) Revoke(p peer.ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.expel(p)
+}
+
+// expel forgets p. g.mu is held.
+func (g *Gater) expel(p peer.ID) {
+	if g.allow != nil {
+		for _, m := range g.admitted[p] {
+			g.allow.Remove(m)
+		}
+	}
 	delete(g.admitted, p)
+}
+
+// enlist puts addresses on the host's list. g.mu is held.
+func (g *Gater) enlist(places []ma.Multiaddr) {
+	if g.allow != nil {
+		for _, m := range places {
+			g.allow.Add(m)
+		}
+	}
+}
+
+// trust names the list of a host on which admitted peers are to be.
+func (g *Gater) trust(l *rcmgr.Allowlist) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.allow = l
+	for _, places := range g.admitted {
+		g.enlist(places)
+	}
 }
 
 // Ban refuses p until the given instant, admitted or not; an instant in the
@@ -145,7 +194,7 @@ func (g *Gater) verdict(p peer.ID) (changed <-chan struct{}, err error) {
 	if until, ok := g.banned[p]; ok && until.After(time.Now()) {
 		return g.changed, errBanned
 	}
-	if !g.open && !g.admitted[p] {
+	if _, ok := g.admitted[p]; !ok && !g.open {
 		return g.changed, errNotAdmitted
 	}
 	return nil, nil
@@ -187,8 +236,8 @@ func (g *Gater) leave() {
 	g.waiting--
 }
 
-// allow counts a refusal and turns it into libp2p's answer.
-func (g *Gater) allow(p peer.ID, addr string, err error) bool {
+// answer counts a refusal and turns it into libp2p's answer.
+func (g *Gater) answer(p peer.ID, addr string, err error) bool {
 	if err == nil {
 		return true
 	}
@@ -215,15 +264,15 @@ func (g *Gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 // from a goroutine of this connection alone, so waiting holds up nobody else.
 func (g *Gater) InterceptSecured(dir network.Direction, p peer.ID, c network.ConnMultiaddrs) bool {
 	if dir == network.DirInbound {
-		return g.allow(p, c.RemoteMultiaddr().String(), g.await(p))
+		return g.answer(p, c.RemoteMultiaddr().String(), g.await(p))
 	}
 	_, err := g.verdict(p)
-	return g.allow(p, c.RemoteMultiaddr().String(), err)
+	return g.answer(p, c.RemoteMultiaddr().String(), err)
 }
 
 // InterceptUpgraded looks a last time, before any stream can be opened: a ban
 // may have come during the handshake.
 func (g *Gater) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
 	_, err := g.verdict(c.RemotePeer())
-	return g.allow(c.RemotePeer(), c.RemoteMultiaddr().String(), err), 0
+	return g.answer(c.RemotePeer(), c.RemoteMultiaddr().String(), err), 0
 }

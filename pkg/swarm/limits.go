@@ -23,9 +23,12 @@ const (
 	streamsPerMember = 96
 	// Connections that have not proved who they are: they cost a handshake each.
 	strangers = 128
-	// Windows of yamux (muxing) are what libp2p accounts as memory.
-	windowsPerMember = 32 << 20
-	windowsTotal     = 256 << 20
+	// Windows of yamux (muxing) are what libp2p accounts as memory: what peers
+	// may send before anybody reads it. 48 neighbours with 4 grown streams each
+	// way are 48*8*4 MiB at most, yet a member that reads holds next to nothing;
+	// past the limit streams stay at 256 KiB.
+	windowsPerMember = 48 << 20
+	windowsTotal     = 512 << 20
 	// Members behind one address translator share an address.
 	connsPerAddress = 128
 )

@@ -85,12 +85,12 @@ func (c *Client) getJSON(ctx context.Context, r request, out any) (header http.H
 			return err
 		}
 		header = a.Header
-		return c.decode(ctx, r, a, out)
+		return c.decode(r, a, out)
 	})
 	return header, err
 }
 
-func (c *Client) decode(ctx context.Context, r request, a *answer, out any) error {
+func (c *Client) decode(r request, a *answer, out any) error {
 	if err := c.check(r, a, http.StatusOK); err != nil {
 		return err
 	}
@@ -101,8 +101,6 @@ func (c *Client) decode(ctx context.Context, r request, a *answer, out any) erro
 	}
 	data, err := io.ReadAll(io.LimitReader(a.Body, maxAPIBody+1))
 	switch {
-	case err != nil && context.Cause(ctx) != nil:
-		return fmt.Errorf("%s: %s: %w", r.op, a.from.Host, context.Cause(ctx))
 	case err != nil:
 		return &BodyError{Op: r.op, Host: a.from.Host, Offset: int64(len(data)), Err: err}
 	case len(data) > maxAPIBody:

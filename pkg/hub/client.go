@@ -17,8 +17,9 @@ type Options struct {
 	Endpoint string
 	// Token is asked for every request to the endpoint; nil is anonymous.
 	Token TokenSource
-	// Transport replaces the client's own one, which NewTransport describes.
-	// It must not follow redirects; no http.RoundTripper does.
+	// Transport replaces the client's own one, which bounds dialling and TLS, keeps
+	// connections alive, honours the proxy variables and guards against redirects
+	// to names that resolve to private addresses.
 	Transport http.RoundTripper
 	// UserAgent names the program to the Hub; default "p2pagent".
 	UserAgent string

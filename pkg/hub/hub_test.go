@@ -2,8 +2,10 @@ package hub_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"testing"
+	"time"
 
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
@@ -49,6 +51,10 @@ func readAll(t *testing.T, c *hub.Client, o *pieces.Outline, f pieces.File, off,
 	}
 	defer rc.Close()
 	return io.ReadAll(rc)
+}
+
+func contextWithCause(t *testing.T, d time.Duration, why error) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(t.Context(), d, why)
 }
 
 func file(t *testing.T, o *pieces.Outline, path string) pieces.File {

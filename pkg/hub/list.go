@@ -23,12 +23,14 @@ type row struct {
 }
 
 // RowError names the row of a listing that can't be believed. It wraps
-// pieces.ErrBadOutline.
+// pieces.ErrBadOutline, and pieces.ErrBadPath when the path is unsafe.
 type RowError struct {
 	Op     string
 	Row    int // counted from 1 over all pages
 	Path   string
 	Reason string
+
+	path error // of pieces.CheckPath
 }
 
 // Error implements error.
@@ -36,8 +38,8 @@ func (e *RowError) Error() string {
 	return fmt.Sprintf("%s: row %d (%.200q): %s", e.Op, e.Row, e.Path, e.Reason)
 }
 
-// Unwrap returns pieces.ErrBadOutline.
-func (e *RowError) Unwrap() error { return pieces.ErrBadOutline }
+// Unwrap returns the sentinels.
+func (e *RowError) Unwrap() []error { return []error{pieces.ErrBadOutline, e.path} }
 
 // Permanent reports true: the listing of a commit does not change.
 func (e *RowError) Permanent() bool { return true }
@@ -146,7 +148,7 @@ func (l *listing) add(rows []json.RawMessage) error {
 }
 
 func (l *listing) odd(r row, reason string) error {
-	return &RowError{Op: l.op, Row: l.rows, Path: r.Path, Reason: reason}
+	return &RowError{Op: l.op, Row: l.rows, Path: r.Path, Reason: reason, path: pieces.CheckPath(r.Path)}
 }
 
 func (l *listing) clash(path string) string {

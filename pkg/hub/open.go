@@ -62,11 +62,8 @@ func (s section) request(u *url.URL, bucket string, ranged bool) request {
 // digest already, so one GET is enough.
 func (c *Client) openGit(ctx context.Context, s section) (io.ReadCloser, error) {
 	r := s.request(c.at(fileURL(s.repo, s.commit, s.file.Path), ""), BucketResolvers, !s.whole())
-	a, err := c.follow(ctx, r, false)
+	a, err := c.fetch(ctx, r)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.check(r, a, http.StatusOK, http.StatusPartialContent); err != nil {
 		return nil, err
 	}
 	return c.body(s, a, s.agrees(a.Response))
@@ -89,17 +86,11 @@ func (c *Client) openLFS(ctx context.Context, s section) (io.ReadCloser, error) 
 }
 
 // expired tells whether a new location may help: 403 and 400 are what CDNs say
-// to an old signature, 416 means that the object behind the URL has another size.
+// to an old signature, 404 to an object that has moved, and 416 when the object
+// has another size than was listed. Asking anew also compares the size anew.
 func expired(err error) bool {
 	var status *StatusError
-	if !errors.As(err, &status) {
-		return false
-	}
-	switch status.Status {
-	case http.StatusForbidden, http.StatusBadRequest, http.StatusRequestedRangeNotSatisfiable:
-		return true
-	}
-	return false
+	return errors.As(err, &status) && status.Status < 500 && status.Permanent()
 }
 
 func (c *Client) openAt(ctx context.Context, s section, u *url.URL) (io.ReadCloser, error) {
@@ -108,14 +99,23 @@ func (c *Client) openAt(ctx context.Context, s section, u *url.URL) (io.ReadClos
 		bucket = BucketResolvers
 	}
 	r := s.request(u, bucket, true)
+	a, err := c.fetch(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return c.body(s, a, nil)
+}
+
+// fetch sends one request for bytes and takes only an answer that has some.
+func (c *Client) fetch(ctx context.Context, r request) (*answer, error) {
+	if err := c.pass(ctx, r.op, r.bucket); err != nil {
+		return nil, err
+	}
 	a, err := c.follow(ctx, r, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.check(r, a, http.StatusOK, http.StatusPartialContent); err != nil {
-		return nil, err
-	}
-	return c.body(s, a, nil)
+	return a, c.check(r, a, http.StatusOK, http.StatusPartialContent)
 }
 
 // body checks the headers of an answer and wraps its bytes; on a refusal it

@@ -99,11 +99,9 @@ func (c *Client) target(r request, location string) (u *url.URL, relative bool, 
 func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // send makes one request and waits, within bounds, for its response headers.
-// The token goes along only when the URL is the endpoint's.
+// The token goes along only when the URL is the endpoint's. The caller has passed
+// the gate of the request's bucket.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
-	if err := c.pass(ctx, r.op, r.bucket); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	late := &DeadlineError{What: "no response headers", Limit: c.o.HeaderTimeout, cause: stall.ErrStalled}
 	timer := time.AfterFunc(DialTimeout+TLSTimeout+c.o.HeaderTimeout, func() { cancel(late) })
@@ -122,7 +120,7 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &body{resp.Body, cancel}
+	resp.Body = &body{resp.Body, ctx, cancel}
 	return &answer{Response: resp, from: r.url, asked: asked}, nil
 }
 
@@ -148,10 +146,20 @@ func (c *Client) build(ctx context.Context, r request) (req *http.Request, asked
 	return req, token != "", nil
 }
 
-// body ends the request's context with its body.
+// body ends the request's context with its body. Its errors are the context's
+// cause, if that is what ended it: "canceled" says too little.
 type body struct {
 	io.ReadCloser
+	ctx    context.Context
 	cancel context.CancelCauseFunc
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && context.Cause(b.ctx) != nil {
+		err = context.Cause(b.ctx)
+	}
+	return n, err
 }
 
 func (b *body) Close() error {
@@ -163,6 +171,15 @@ func (b *body) Close() error {
 // errCertificate is permanent: a clock or a proxy has to be put right.
 var errCertificate error = &sentinel{"certificate not trusted", true}
 
+// where names a URL in an error. The path of another host than the endpoint may
+// be a secret, and a query always.
+func (c *Client) where(u *url.URL) string {
+	if sameOrigin(u, c.endpoint) {
+		return origin(u) + u.EscapedPath()
+	}
+	return origin(u)
+}
+
 // failed turns a transport's error into one that names the operation, the host
 // and, when a context ended it, the cause.
 func (c *Client) failed(ctx context.Context, r request, err error) error {
@@ -172,7 +189,7 @@ func (c *Client) failed(ctx context.Context, r request, err error) error {
 	var dns *net.DNSError
 	switch cause := context.Cause(ctx); {
 	case cause != nil:
-		return fmt.Errorf("%s: %s: %w", r.op, r.url.Host, cause)
+		return fmt.Errorf("%s: %s: %w", r.op, c.where(r.url), cause)
 	case errors.As(err, &addr):
 		return &RedirectError{Op: r.op, Target: origin(r.url), Reason: addr.reason}
 	case errors.As(err, &cert):

@@ -34,14 +34,15 @@ func (c *Client) newTransport() *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                 func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
-		DialContext:           dialer.DialContext,
-		TLSHandshakeTimeout:   TLSTimeout,
-		ResponseHeaderTimeout: c.o.HeaderTimeout + time.Second, // second line: send has the better message
-		IdleConnTimeout:       30 * time.Second,
-		MaxIdleConnsPerHost:   16,
-		DisableCompression:    true, // a range of a compressed body is no range of the file
-		Protocols:             &protocols,
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    TLSTimeout,
+		ResponseHeaderTimeout:  c.o.HeaderTimeout + time.Second, // second line: send has the better message
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		MaxIdleConnsPerHost:    16,
+		DisableCompression:     true, // a range of a compressed body is no range of the file
+		Protocols:              &protocols,
 	}
 }
 

@@ -61,7 +61,8 @@ type RepoSpec struct {
 	Files []File // of the first commit of main
 	// Private repositories do not exist for requests without Options.Token.
 	Private bool
-	// Gated repositories answer 403 GatedRepo without Options.Token.
+	// Gated repositories answer 403 GatedRepo for their files without
+	// Options.Token; who asks for the listing gets it, as at the Hub.
 	Gated bool
 	// Disabled repositories answer 403 to everybody.
 	Disabled bool

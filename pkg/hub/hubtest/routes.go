@@ -25,6 +25,9 @@ const (
 	Unknown Route = "unknown" // everything else
 )
 
+// bytes tells whether the route is one of a file.
+func (r Route) bytes() bool { return r == Head || r == Get || r == Cache }
+
 // call is a request that has been understood.
 type call struct {
 	route    Route
@@ -60,7 +63,7 @@ func (s *Server) answer(w http.ResponseWriter, req *http.Request, c call) {
 		refuse(w, http.StatusNotFound, "", "Sorry, we can't find the page you are looking for.")
 		return
 	}
-	if !s.allowed(w, req, r) {
+	if !s.allowed(w, req, r, c) {
 		return
 	}
 	if r.spec.RenamedTo != "" {

@@ -72,6 +72,14 @@ func (s *Server) Start(tb TB) (url string) {
 	return "http://" + listeners[0].Addr().String() + s.o.Prefix
 }
 
+// StartWithoutCDN is Start for a Hub that serves LFS bytes itself, as some mirrors do.
+func (s *Server) StartWithoutCDN(tb TB) (url string) {
+	tb.Helper()
+	url = s.Start(tb)
+	s.SetCDN("")
+	return url
+}
+
 func (s *Server) serveUntilEnd(tb TB, hub, cdn net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

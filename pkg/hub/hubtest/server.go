@@ -112,7 +112,7 @@ func (s *Server) valid(u *url.URL) bool {
 
 // allowed checks the caller's right to a repository; it answers and returns
 // false when there is none.
-func (s *Server) allowed(w http.ResponseWriter, req *http.Request, r *repo) bool {
+func (s *Server) allowed(w http.ResponseWriter, req *http.Request, r *repo, c call) bool {
 	token := req.Header.Get("Authorization")
 	switch known := token != "" && token == "Bearer "+s.o.Token; {
 	case token != "" && !known && s.o.Token != "":
@@ -122,7 +122,7 @@ func (s *Server) allowed(w http.ResponseWriter, req *http.Request, r *repo) bool
 	case r.spec.Disabled:
 		w.Header().Set("X-Error-Message", "Access to this resource is disabled.")
 		refuse(w, http.StatusForbidden, "", "Access to this resource is disabled.")
-	case r.spec.Gated && !known:
+	case r.spec.Gated && !known && c.route.bytes():
 		refuse(w, http.StatusForbidden, "GatedRepo", "Access to model "+r.id.Name+" is restricted and you are not in the authorized list.")
 	default:
 		return true

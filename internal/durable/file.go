@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,11 +52,6 @@ func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// Resize sets the length without reserving room.
-func (f *File) Resize(size int64) error {
-	return f.root.do(Op{Kind: Resize, Name: f.name}, func() error { return f.f.Truncate(size) })
-}
-
 // Allocate sets the length and reserves the room for it, so that later writes
 // can't run out of space. Where the filesystem can't reserve, it only sets the
 // length.
@@ -91,6 +87,29 @@ func (f *File) sync(kind Kind, call func(fd int) error) error {
 		return &SyncError{Err: fmt.Errorf("file %s: %w", f.name, err)}
 	}
 	return nil
+}
+
+// CloneFrom makes the content that of src without copying it, where the filesystem
+// can share blocks; elsewhere it fails and nothing is changed.
+func (f *File) CloneFrom(src *File) error {
+	return f.root.do(Op{Kind: Write, Name: f.name}, func() error {
+		return src.control(func(from int) error {
+			return f.control(func(to int) error { return clone(to, from) })
+		})
+	})
+}
+
+// InheritGroup gives the file the group of the folder it will be moved to, when
+// that folder passes its group on (setgid), as the kernel would have done had the
+// file been made there. Best effort: without the right to it the group stays.
+func (f *File) InheritGroup(to *Root, dir string) {
+	info, err := to.Stat(dir)
+	if err != nil || info.Mode()&fs.ModeSetgid == 0 {
+		return
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = f.f.Chown(-1, int(st.Gid))
+	}
 }
 
 // control runs a system call on the descriptor, again when a signal cut it short.

@@ -1,7 +1,7 @@
 package durable
 
 import (
-	"fmt"
+	"errors"
 	"io/fs"
 	"os"
 	"path"
@@ -24,8 +24,8 @@ func (r *Root) Move(name string, to *Root, newName string) error {
 	})
 }
 
-// LinkFile gives an open file another name below to, which must not exist yet.
-func (f *File) LinkFile(to *Root, newName string) error {
+// linkFile gives an open file another name below to, which must not exist yet.
+func (f *File) linkFile(to *Root, newName string) error {
 	return f.root.do(Op{Kind: Link, Name: f.name, To: to, New: newName}, func() error {
 		return f.root.inParents("link", ".", to, newName, func(_, into int) error {
 			return f.control(func(fd int) error { return linkOpen(fd, into, path.Base(newName)) })
@@ -41,19 +41,20 @@ func (r *Root) SameMount(other *Root) (bool, error) {
 	err := r.inParents("rename", none, other, none, func(from, into int) error {
 		return unix.Renameat(from, none, into, none)
 	})
-	if pe, ok := err.(*os.LinkError); ok {
-		switch pe.Err {
-		case unix.ENOENT:
-			return true, nil
-		case unix.EXDEV:
-			return false, nil
-		}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return true, nil
+	case errors.Is(err, unix.EXDEV):
+		return false, nil
 	}
 	return false, err
 }
 
 // inParents calls fn with descriptors of the two folders that hold the names.
 func (r *Root) inParents(op, name string, to *Root, newName string, fn func(from, into int) error) error {
+	if path.Base(name) == ".." || path.Base(newName) == ".." {
+		return &fs.PathError{Op: op, Path: newName, Err: fs.ErrInvalid}
+	}
 	from, err := r.root.Open(path.Dir(name))
 	if err != nil {
 		return err
@@ -64,16 +65,8 @@ func (r *Root) inParents(op, name string, to *Root, newName string, fn func(from
 		return err
 	}
 	defer into.Close()
-	if path.Base(newName) == ".." || path.Base(name) == ".." {
-		return &fs.PathError{Op: op, Path: newName, Err: fs.ErrInvalid}
-	}
 	if err := fn(int(from.Fd()), int(into.Fd())); err != nil {
 		return &os.LinkError{Op: op, Old: r.Name() + "/" + name, New: to.Name() + "/" + newName, Err: err}
 	}
 	return nil
-}
-
-// errInWay says that a name is taken by something that must not be replaced.
-func errInWay(name string) error {
-	return fmt.Errorf("%s: in the way: a folder", name)
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind tells what a step does to the disk.
@@ -111,20 +113,21 @@ func (r *Root) ReadDir(name string) ([]fs.DirEntry, error) {
 // that exist are left alone; anything else in the way, a symbolic link too, is an
 // error: a link could lead the caller somewhere else.
 func (r *Root) MkdirAll(name string, perm fs.FileMode) error {
+	if name == "." {
+		return nil
+	}
+	parent := path.Dir(name)
+	if err := r.MkdirAll(parent, perm); err != nil {
+		return err
+	}
 	info, err := r.root.Lstat(name)
 	switch {
 	case err == nil && info.IsDir():
 		return nil
 	case err == nil:
-		return &fs.PathError{Op: "mkdir", Path: name, Err: errors.New("in the way: not a folder")}
+		return &fs.PathError{Op: "mkdir", Path: name, Err: unix.ENOTDIR}
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
-	}
-	parent := path.Dir(name)
-	if parent != name {
-		if err := r.MkdirAll(parent, perm); err != nil {
-			return err
-		}
 	}
 	err = r.do(Op{Kind: Mkdir, Name: name}, func() error { return r.root.Mkdir(name, perm) })
 	if err != nil && !errors.Is(err, fs.ErrExist) {

@@ -19,9 +19,9 @@ type Stage struct {
 // NewStage uses an existing folder that holds nothing else.
 func NewStage(root *Root, dir string) *Stage { return &Stage{root: root, dir: dir} }
 
-// Name returns a fresh name in the stage. It does not depend on what it will
+// name returns a fresh name in the stage. It does not depend on what it will
 // become, so it is never too long.
-func (s *Stage) Name() string { return path.Join(s.dir, rand.Text()) }
+func (s *Stage) name() string { return path.Join(s.dir, rand.Text()) }
 
 // Sweep removes everything in the stage and tells how many things that were. No
 // other process may be using it.
@@ -37,63 +37,81 @@ func (s *Stage) Sweep() (int, error) {
 // returns nil both are durable; after an error the old file is still there,
 // unless the error is about the last step, the sync of the folder.
 func (s *Stage) WriteFile(to *Root, name string, data []byte, perm fs.FileMode) error {
-	if err := s.WriteFileNoSync(to, name, data, perm, true); err != nil {
+	if err := s.write(to, name, data, perm, (*File).Sync); err != nil {
 		return err
 	}
 	return to.SyncDir(path.Dir(name))
 }
 
-// WriteFileNoSync is WriteFile without the last sync, and without the first when
-// content is false: for files that can be made again and whose reader notices
-// when they are torn.
-func (s *Stage) WriteFileNoSync(to *Root, name string, data []byte, perm fs.FileMode, content bool) error {
-	tmp := s.Name()
+// WriteHint is WriteFile without the syncs: for files that can be made again and
+// whose reader notices when a crash left them torn, old or missing.
+func (s *Stage) WriteHint(to *Root, name string, data []byte, perm fs.FileMode) error {
+	return s.write(to, name, data, perm, func(*File) error { return nil })
+}
+
+func (s *Stage) write(to *Root, name string, data []byte, perm fs.FileMode, sync func(*File) error) error {
+	return s.Make(to, name, perm, func(f *File) error {
+		if _, err := f.WriteAt(data, 0); err != nil {
+			return err
+		}
+		return sync(f)
+	})
+}
+
+// Make opens a new file, lets fill write and sync it, and gives it the name in
+// to, replacing a file that has it. The name is durable after the next SyncDir of
+// its folder. When fill fails, nothing is left.
+func (s *Stage) Make(to *Root, name string, perm fs.FileMode, fill func(*File) error) error {
+	tmp := s.name()
 	f, err := s.root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, perm)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(data, 0)
-	if err == nil && content {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	f.InheritGroup(to, path.Dir(name))
+	if err := errors.Join(fill(f), f.Close()); err != nil {
 		return errors.Join(err, s.root.Remove(tmp))
 	}
-	return s.Move(tmp, to, name)
+	return s.put(tmp, to, name)
 }
 
 // Symlink makes a link, replacing a file or link that has the name. It is
 // durable after the next SyncDir of its folder.
 func (s *Stage) Symlink(to *Root, target, name string) error {
-	tmp := s.Name()
+	tmp := s.name()
 	err := s.root.do(Op{Kind: Symlink, Name: tmp, New: target}, func() error { return s.root.root.Symlink(target, tmp) })
 	if err != nil {
 		return err
 	}
-	return s.Move(tmp, to, name)
+	return s.put(tmp, to, name)
 }
 
 // Link gives an open file another name, replacing a file that has it. It is
 // durable after the next SyncDir of its folder.
 func (s *Stage) Link(f *File, to *Root, name string) error {
-	tmp := s.Name()
-	if err := f.LinkFile(s.root, tmp); err != nil {
+	tmp := s.name()
+	if err := f.linkFile(s.root, tmp); err != nil {
 		return err
 	}
-	return s.Move(tmp, to, name)
+	if err := s.put(tmp, to, name); err != nil {
+		return err
+	}
+	// Renaming a link onto another link of the same inode leaves both (POSIX).
+	return s.root.Remove(tmp)
 }
 
-// Move moves something made in the stage to its name. Renaming a link onto
-// another link of the same inode leaves both (POSIX), hence the last step.
-func (s *Stage) Move(tmp string, to *Root, name string) error {
-	if info, err := to.Lstat(name); err == nil && info.IsDir() {
-		return errors.Join(errInWay(name), s.root.RemoveAll(tmp))
+// Discard moves something out of from in one step and then removes it with all
+// that is below it. The step is durable after the next SyncDir of its folder.
+func (s *Stage) Discard(from *Root, name string) error {
+	tmp := s.name()
+	if err := from.Move(name, s.root, tmp); err != nil {
+		return err
 	}
+	return s.root.RemoveAll(tmp)
+}
+
+func (s *Stage) put(tmp string, to *Root, name string) error {
 	if err := s.root.Move(tmp, to, name); err != nil {
 		return errors.Join(err, s.root.Remove(tmp))
-	}
-	if _, err := s.root.Lstat(tmp); err == nil {
-		return s.root.Remove(tmp)
 	}
 	return nil
 }

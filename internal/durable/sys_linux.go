@@ -11,3 +11,5 @@ func fdatasync(fd int) error { return unix.Fdatasync(fd) }
 func linkOpen(fd, dir int, name string) error {
 	return unix.Linkat(unix.AT_FDCWD, procFD(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 }
+
+func clone(to, from int) error { return unix.IoctlFileClone(to, from) }

@@ -2,11 +2,11 @@ package cachefs
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"slices"
+	"syscall"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
@@ -30,12 +30,8 @@ func (c *Cache) hasIn(folder string, b pieces.Blob) bool {
 	if w == nil {
 		return false
 	}
-	for _, p := range w.places {
-		if p.folder == folder {
-			return c.inPlace(b, p)
-		}
-	}
-	return false
+	p, ok := w.in(folder)
+	return ok && c.inPlace(b, p)
 }
 
 // adopt tells whether the repository has the blob when it returns.
@@ -44,7 +40,7 @@ func (a *adopter) adopt(ctx context.Context, b pieces.Blob) (bool, error) {
 		return true, nil
 	}
 	if w := a.findWhole(b); w != nil {
-		return true, a.plantWhole(w)
+		return true, a.plantWhole(ctx, w)
 	}
 	folders, err := a.candidates(b)
 	if err != nil {
@@ -52,27 +48,26 @@ func (a *adopter) adopt(ctx context.Context, b pieces.Blob) (bool, error) {
 	}
 	for _, folder := range folders {
 		w, err := a.examine(ctx, folder, b)
-		if err != nil {
+		switch {
+		case err != nil:
 			return false, err
-		}
-		if w != nil {
-			if folder == a.folder {
-				return true, nil
-			}
-			return true, a.plantWhole(w)
+		case w == nil:
+		case folder == a.folder:
+			return true, nil
+		default:
+			return true, a.plantWhole(ctx, w)
 		}
 	}
 	return false, nil
 }
 
-func (a *adopter) plantWhole(w *whole) error {
+func (a *adopter) plantWhole(ctx context.Context, w *whole) error {
 	h, err := a.openWhole(w)
 	if err != nil {
 		return err
 	}
-	defer a.handles.put(h)
-	_, err = a.plant(w, a.folder, h)
-	return err
+	defer h.release()
+	return a.plant(ctx, w, a.folder, h)
 }
 
 // candidates returns the folders that have a file under the blob's name, the
@@ -83,17 +78,15 @@ func (a *adopter) candidates(b pieces.Blob) ([]string, error) {
 			return nil, err
 		}
 	}
-	var out []string
-	for _, folder := range a.index[b.String()] {
-		if folder == a.folder {
-			out = append([]string{folder}, out...)
-		} else {
-			out = append(out, folder)
-		}
+	folders := a.index[b.String()]
+	if i := slices.Index(folders, a.folder); i > 0 {
+		folders[0], folders[i] = folders[i], folders[0]
 	}
-	return out, nil
+	return folders, nil
 }
 
+// scan lists the blobs of all repositories: one listing each is cheaper than one
+// look for each blob in each.
 func (a *adopter) scan() error {
 	a.index = map[string][]string{}
 	folders, err := a.repoFolders()
@@ -127,85 +120,72 @@ func (c *Cache) repoFolders() ([]string, error) {
 	return out, err
 }
 
+// errWrong tells why a file that was found is not used.
+var errWrong = errors.New("not usable")
+
 // examine hashes a blob that somebody left, and proves it when it is right. It
 // returns nil without an error when it is wrong or can't be read.
 func (a *adopter) examine(ctx context.Context, folder string, b pieces.Blob) (*whole, error) {
+	w, err := a.tryExamine(ctx, folder, b)
+	if errors.Is(err, errWrong) || errors.Is(err, pieces.ErrDigest) {
+		a.log.Warn("a blob in the cache is wrong; not using it", "folder", folder, "blob", b.String(), "err", err)
+		return nil, nil
+	}
+	return w, err
+}
+
+func (a *adopter) tryExamine(ctx context.Context, folder string, b pieces.Blob) (*whole, error) {
 	f, err := a.hub.OpenFile(blobName(folder, b.Digest), os.O_RDONLY, 0)
 	if err != nil {
-		a.log.Warn("can't read a blob", "folder", folder, "blob", b.String(), "err", err)
-		return nil, nil
+		return nil, fmt.Errorf("%w: %w", errWrong, err)
 	}
 	defer f.Close()
-	before, err := f.Stat()
-	if err != nil || !before.Mode().IsRegular() || before.Size() != b.Size {
-		a.log.Warn("a blob has the wrong length", "folder", folder, "blob", b.String())
-		return nil, err
-	}
-	statements, err := a.restate(ctx, f, b)
-	if errors.Is(err, pieces.ErrDigest) {
-		a.log.Warn("a blob has the wrong content", "folder", folder, "err", err)
-		return nil, nil
-	}
+	before, err := syncFound(f)
 	if err != nil {
 		return nil, err
 	}
-	after, err := f.Stat()
-	if err != nil || stampOf(after) != stampOf(before) {
-		return nil, err // somebody is writing it
+	if before.size != b.Size {
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrong, before.size, b.Size)
 	}
-	return a.own(b, place{folder: folder, stamp: stampOf(before)}, statements)
+	ids, err := a.hash(ctx, f, b)
+	if err != nil {
+		return nil, err
+	}
+	if after, err := syncFound(f); err != nil || after != before {
+		return nil, errors.Join(err, fmt.Errorf("%w: it is being written", errWrong))
+	}
+	return a.own(ctx, b, place{folder: folder, stamp: before}, ids)
+}
+
+// syncFound makes a file durable that somebody else may not have synced: a proof
+// must not outlive what it proves. A filesystem mounted read-only has nothing to
+// sync.
+func syncFound(f *durable.File) (stamp, error) {
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EINVAL) {
+		return stamp{}, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return stamp{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return stamp{}, fmt.Errorf("%w: not a regular file", errWrong)
+	}
+	return stampOf(info), nil
 }
 
 // own proves a blob that was found right, and ends a partial one of it.
-func (c *Cache) own(b pieces.Blob, at place, statements []pieces.Statement) (*whole, error) {
-	places := []place{at}
-	if err := c.prove(b, places, statements); err != nil {
+func (c *Cache) own(ctx context.Context, b pieces.Blob, at place, ids []pieces.ID) (*whole, error) {
+	if c.signer.Maker() == (pieces.Maker{}) {
+		return nil, errors.New("options: Signer must be set to adopt blobs")
+	}
+	statements := make([]pieces.Statement, len(ids))
+	for i, id := range ids {
+		statements[i] = c.signer.State(b, i, id)
+	}
+	w, err := c.prove(ctx, b, at, statements)
+	if err != nil {
 		return nil, err
 	}
-	return &whole{blob: b, places: places}, c.abandonAll([]pieces.Blob{b})
-}
-
-// restate reads a blob once and returns own statements on its pieces, or an error
-// that wraps pieces.ErrDigest when it is not what its name says.
-func (c *Cache) restate(ctx context.Context, r io.ReaderAt, b pieces.Blob) ([]pieces.Statement, error) {
-	buf := make([]byte, min(b.PieceSize(), b.Size))
-	digest := b.NewHash()
-	statements := make([]pieces.Statement, b.Pieces())
-	for i := range statements {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		off, n := b.Piece(i)
-		if _, err := io.ReadFull(io.NewSectionReader(r, off, n), buf[:n]); err != nil {
-			return nil, fmt.Errorf("read piece %d: %w", i, err)
-		}
-		id := hashBoth(digest, buf[:n])
-		statements[i] = c.signer.State(b, i, id)
-		c.onAdopt(b, off+n)
-	}
-	return statements, b.Check(digest)
-}
-
-// hashBoth feeds the digest and returns the piece's id.
-func hashBoth(digest io.Writer, data []byte) pieces.ID {
-	digest.Write(data)
-	return pieces.ID(sha256.Sum256(data))
-}
-
-// copyChecked copies a blob and compares its digest.
-func copyChecked(dst *durable.File, src io.ReaderAt, b pieces.Blob) error {
-	buf := make([]byte, writeStep)
-	sum := b.NewHash()
-	for off := int64(0); off < b.Size; {
-		n, err := src.ReadAt(buf[:min(int64(len(buf)), b.Size-off)], off)
-		if n == 0 && err != nil {
-			return err
-		}
-		sum.Write(buf[:n])
-		if _, err := dst.WriteAt(buf[:n], off); err != nil {
-			return err
-		}
-		off += int64(n)
-	}
-	return b.Check(sum)
+	return w, c.abandonAll([]pieces.Blob{b})
 }

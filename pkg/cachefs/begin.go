@@ -2,6 +2,8 @@ package cachefs
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -10,28 +12,25 @@ import (
 	"p2pagent/pkg/pieces"
 )
 
-// Begin prepares for the pieces of blobs that a repository is to have. When it
-// returns nil, every blob is either there (Has) or can be Put; what an earlier
-// run journalled is held. Blobs that are on disk already, left by a Hub client,
-// by another repository or by an earlier run, are adopted: hashed once unless
-// their proof is valid, and linked. A file of the right name and wrong content
-// is left alone until Complete replaces it.
+// Begin prepares for the blobs that a repository is to have. When it returns nil,
+// every blob is either there (Has) or can be Put; what an earlier run journalled
+// is held. Blobs that are on disk already, left by a Hub client, by another
+// repository or by an earlier run, are adopted: hashed once unless their proof is
+// valid, and linked. A file of the right name and wrong content is left alone
+// until Complete replaces it.
 //
 // Free space is compared with what all blobs together still need before anything
 // is written; *NoSpaceError otherwise. Begin again is harmless.
 func (c *Cache) Begin(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob) error {
-	if err := c.begin(ctx, repo, blobs); err != nil {
-		return c.diskError("begin", repo, 0, err)
-	}
-	return nil
+	return c.diskError(0, c.begin(ctx, repo, blobs), "begin %s", repo)
 }
 
 func (c *Cache) begin(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob) error {
 	if err := c.usable(); err != nil {
 		return err
 	}
-	if _, err := pieces.ParseFolder(repo.Folder()); err != nil {
-		return err
+	if same, err := pieces.ParseRepo(repo.String()); err != nil || same != repo {
+		return errors.Join(err, fmt.Errorf("not a repository's name"))
 	}
 	var missing []pieces.Blob
 	a := adopter{Cache: c, folder: repo.Folder()}
@@ -76,7 +75,7 @@ func (c *Cache) reserve(ctx context.Context, repo pieces.Repo, blobs []pieces.Bl
 	}
 	var made []pieces.Blob
 	for _, b := range blobs {
-		fresh, err := c.begun(b, repo)
+		fresh, err := c.beginOne(b, repo)
 		if err != nil {
 			return errors.Join(err, c.abandonAll(made))
 		}
@@ -107,28 +106,31 @@ func (c *Cache) checkRoom(blobs []pieces.Blob) error {
 
 // stillNeeds returns the bytes that no block is reserved for yet.
 func (c *Cache) stillNeeds(b pieces.Blob) int64 {
-	if c.partial(b) == nil {
+	p := c.partial(b)
+	if p == nil {
 		return b.Size
 	}
-	info, err := c.state.Lstat(dataName(b))
+	info, err := c.state.Lstat(p.dataName())
 	if err != nil {
 		return b.Size
 	}
 	return max(0, b.Size-info.Sys().(*syscall.Stat_t).Blocks*512)
 }
 
-// begun registers that repo wants the blob and makes its files when it is new.
-func (c *Cache) begun(b pieces.Blob, repo pieces.Repo) (fresh bool, err error) {
+// beginOne notes that repo wants the blob, and makes its files when it is new. The
+// caller holds c.taking.
+func (c *Cache) beginOne(b pieces.Blob, repo pieces.Repo) (fresh bool, err error) {
 	c.mu.Lock()
 	p := c.partials[b]
 	if p != nil {
-		p.want(repo)
+		p.want(repo) // under c.mu: Complete looks at the list once it took p out
 	}
 	c.mu.Unlock()
 	if p != nil {
+		c.warmUp(p) // what an earlier run left may be hashed meanwhile
 		return false, nil
 	}
-	p = newPartial(b)
+	p = newPartial(b, newNonce())
 	p.want(repo)
 	if p.journalled() {
 		if err := c.makePartial(p); err != nil {
@@ -137,23 +139,31 @@ func (c *Cache) begun(b pieces.Blob, repo pieces.Repo) (fresh bool, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.partials[b] = p // reserve holds c.taking: nobody else made one
+	c.partials[b] = p
 	return true, nil
 }
 
+func newNonce() uint64 {
+	var raw [8]byte
+	rand.Read(raw[:])
+	return binary.LittleEndian.Uint64(raw[:])
+}
+
+// makePartial makes the data file, then the journal. A crash in between leaves a
+// data file that no journal vouches for.
 func (c *Cache) makePartial(p *partial) error {
-	f, err := c.state.OpenFile(dataName(p.blob), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o666)
+	f, err := c.state.OpenFile(p.dataName(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Allocate(p.blob.Size), f.Close()); err != nil {
-		return errors.Join(err, c.state.Remove(dataName(p.blob)))
+	err = errors.Join(f.Allocate(p.blob.Size), f.Close())
+	if err == nil {
+		raw := encodeJournal(p.blob, p.nonce, nil)
+		p.journalEnd = int64(len(raw))
+		err = c.stage.WriteHint(c.state, p.journalName(), raw, 0o600)
 	}
-	raw := encodeJournal(p.blob, nil)
-	p.journalEnd = int64(len(raw))
-	err = c.stage.WriteFileNoSync(c.state, journalName(p.blob), raw, 0o600, false)
 	if err != nil {
-		return errors.Join(err, c.state.Remove(dataName(p.blob)))
+		return errors.Join(err, c.state.Remove(p.dataName()))
 	}
 	return nil
 }
@@ -166,9 +176,10 @@ func (c *Cache) tag() error {
 	return c.stage.WriteFile(c.hub, tagName, []byte(tagContent), 0o666)
 }
 
-// Abandon drops a partial blob with all its pieces. A whole one stays.
+// Abandon drops a partial blob with all its pieces, for everyone who began it. A
+// whole one stays.
 func (c *Cache) Abandon(b pieces.Blob) error {
-	return c.diskError("abandon", b, 0, c.abandonAll([]pieces.Blob{b}))
+	return c.diskError(0, c.abandonAll([]pieces.Blob{b}), "abandon %s", b)
 }
 
 func (c *Cache) abandonAll(blobs []pieces.Blob) error {
@@ -178,15 +189,17 @@ func (c *Cache) abandonAll(blobs []pieces.Blob) error {
 		p := c.partials[b]
 		delete(c.partials, b)
 		c.mu.Unlock()
-		if p == nil {
-			continue
+		if p != nil {
+			errs = append(errs, c.abandon(p))
 		}
-		p.unpin(c.handles)
-		c.handles.forget(b)
-		if p.journalled() {
-			errs = append(errs, c.state.Remove(journalName(b)))
-		}
-		errs = append(errs, c.state.Remove(dataName(b)))
 	}
 	return errors.Join(errs...)
+}
+
+// abandon waits for a Complete that is at work: it ends at the next piece.
+func (c *Cache) abandon(p *partial) error {
+	p.end()
+	p.completing <- struct{}{}
+	defer func() { <-p.completing }()
+	return errors.Join(c.finish(p), c.state.Remove(p.dataName()))
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path"
 	"sync"
 
 	"p2pagent/internal/durable"
@@ -25,9 +24,10 @@ type Options struct {
 	Signer pieces.Signer
 	// Logger gets one line per odd thing found. Nil discards.
 	Logger *slog.Logger
-	// OnAdopt hears how far the hashing of a blob found on disk is: that can take
-	// long, and nobody should look at a silent program. May be nil.
-	OnAdopt func(b pieces.Blob, done int64)
+	// OnHash hears how far the hashing of something found on disk is: a blob in the
+	// cache, named by its digest, or a file that is imported, named by its path. It
+	// can take long, and nobody should look at a silent program. May be nil.
+	OnHash func(name string, done, total int64)
 }
 
 // Cache is the disk of one member. It is safe for use by many goroutines.
@@ -37,11 +37,12 @@ type Cache struct {
 	stage      *durable.Stage
 	signer     pieces.Signer
 	log        *slog.Logger
-	onAdopt    func(pieces.Blob, int64)
+	onHash     func(name string, done, total int64)
 	locks      []*os.File
 	handles    *handles
 	sys        system
 	taking     chan struct{}  // held while free space is compared and taken
+	proving    chan struct{}  // held while a proof is changed
 	dirty      chan struct{}  // tells Run that much is unsynced
 	warm       chan *partial  // blobs whose next pieces are there to be hashed
 	shown      statementCache // of whole blobs
@@ -74,9 +75,10 @@ func Open(o Options) (*Cache, error) {
 
 func open(o Options, sys system) (*Cache, error) {
 	c := &Cache{
-		signer: o.Signer, log: o.Logger, onAdopt: o.OnAdopt, sys: sys,
+		signer: o.Signer, log: o.Logger, onHash: o.OnHash, sys: sys,
 		handles:  newHandles(maxHandles),
 		taking:   make(chan struct{}, 1),
+		proving:  make(chan struct{}, 1),
 		dirty:    make(chan struct{}, 1),
 		warm:     make(chan *partial, 1024),
 		partials: map[pieces.Blob]*partial{},
@@ -86,8 +88,8 @@ func open(o Options, sys system) (*Cache, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if c.onAdopt == nil {
-		c.onAdopt = func(pieces.Blob, int64) {}
+	if c.onHash == nil {
+		c.onHash = func(string, int64, int64) {}
 	}
 	if err := c.open(o); err != nil {
 		return nil, fmt.Errorf("open cache %s: %w", o.Hub, errors.Join(err, c.release()))
@@ -116,37 +118,8 @@ func (c *Cache) open(o Options) error {
 	return c.load()
 }
 
-// load brings the state folder into order and reads it.
-func (c *Cache) load() error {
-	for _, dir := range []string{stageDir, partialDir, proofDir, outlineDir} {
-		if err := c.state.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-	}
-	c.stage = durable.NewStage(c.state, stageDir)
-	if n, err := c.stage.Sweep(); err != nil {
-		return err
-	} else if n > 0 {
-		c.log.Info("removed unfinished files of an earlier run", "files", n)
-	}
-	if err := c.loadProofs(); err != nil {
-		return err
-	}
-	return c.loadPartials()
-}
-
-func (c *Cache) loadProofs() error {
-	entries, err := c.state.ReadDir(proofDir)
-	for _, e := range entries {
-		if d, err := pieces.ParseDigest(e.Name()); err == nil {
-			c.proofs[d] = true
-		}
-	}
-	return err
-}
-
-// Close writes down what is held and gives the cache to others. Calls that are
-// under way fail.
+// Close journals what is held and gives the cache to others. Calls that are still
+// under way fail; end Run first.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	done := c.closed
@@ -155,7 +128,7 @@ func (c *Cache) Close() error {
 	if done {
 		return nil
 	}
-	err := c.flushAll(context.Background())
+	err := c.flushAll(context.Background()) // bounded by the disk
 	if err := errors.Join(err, c.release()); err != nil {
 		return fmt.Errorf("close cache %s: %w", c.hubDir, err)
 	}
@@ -163,7 +136,8 @@ func (c *Cache) Close() error {
 }
 
 func (c *Cache) release() error {
-	err := c.handles.close()
+	c.handles.close()
+	var err error
 	for _, root := range []*durable.Root{c.hub, c.state} {
 		if root != nil {
 			err = errors.Join(err, root.Close())
@@ -185,6 +159,13 @@ func (c *Cache) fail(err error) {
 	}
 }
 
+// failure returns the first failed sync, or nil.
+func (c *Cache) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
 // usable returns why nothing may be written any more, or nil.
 func (c *Cache) usable() error {
 	c.mu.Lock()
@@ -200,19 +181,6 @@ func (c *Cache) partial(b pieces.Blob) *partial {
 	defer c.mu.Unlock()
 	return c.partials[b]
 }
-
-// Names below the state folder.
-const (
-	lockFile   = "lock"
-	stageDir   = "tmp"
-	partialDir = "partial"
-	proofDir   = "proof"
-	outlineDir = "outline"
-)
-
-func dataName(b pieces.Blob) string    { return path.Join(partialDir, b.String()) }
-func journalName(b pieces.Blob) string { return dataName(b) + journalSuffix }
-func proofName(d pieces.Digest) string { return path.Join(proofDir, d.String()) }
 
 // acquire takes a token from a channel of capacity one.
 func acquire(ctx context.Context, token chan struct{}) error {

@@ -6,29 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
-	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
 // Commit makes a snapshot visible to Hub clients: the given files of an outline,
-// whose blobs the repository must all have. It returns the snapshot's absolute
-// path. The order, each step durable before the next: links, our copy of the
-// outline, trees/<commit>.json (only when files are all of the outline: with it
-// clients refuse a snapshot that lacks a file), refs/<revision> last and only
-// when revision is not a commit id. Whatever is right already is left as it is,
-// so a cache that can't be written but has everything commits too. After an
-// error no reference points at what is not there.
+// whose blobs the repository must all have (ErrIncomplete otherwise). It returns
+// the snapshot's absolute path. The order, each step durable before the next:
+// links, trees/<commit>.json (only when files are all of the outline: with it
+// clients refuse a snapshot that lacks a file), refs/<revision> last, and only
+// when revision is not a commit id. What is right already is not written again,
+// so a cache that can't be written but has everything commits too. After an error
+// no reference points at what is not there.
 func (c *Cache) Commit(ctx context.Context, o *pieces.Outline, files []pieces.File, revision string) (string, error) {
 	dir, err := c.commit(ctx, o, files, revision)
-	if err != nil {
-		return "", c.diskError("commit", pieces.Ref{Repo: o.Repo, Revision: revision}, 0, err)
-	}
-	return dir, nil
+	return dir, c.diskError(0, err, "commit %s@%s", o.Repo, revision)
 }
 
 func (c *Cache) commit(ctx context.Context, o *pieces.Outline, files []pieces.File, revision string) (string, error) {
@@ -44,23 +42,33 @@ func (c *Cache) commit(ctx context.Context, o *pieces.Outline, files []pieces.Fi
 			return "", fmt.Errorf("blob %s: %w", b, ErrIncomplete)
 		}
 	}
-	if err := c.linkAll(ctx, snapshotName(folder, o.Commit), files); err != nil {
+	if err := c.linkAll(ctx, folder, o.Commit, files); err != nil {
 		return "", err
 	}
-	if err := c.saveOutline(o); err != nil {
+	if err := c.name(o, files, revision); err != nil {
 		return "", err
-	}
-	if len(files) == len(o.Files) {
-		if err := c.update(treeName(folder, o.Commit), encodeTree(o.Files), 0o644); err != nil {
-			return "", err
-		}
-	}
-	if !pieces.IsCommit(revision) {
-		if err := c.update(refName(folder, revision), []byte(o.Commit), 0o666); err != nil {
-			return "", err
-		}
 	}
 	return filepath.Join(c.hubDir, filepath.FromSlash(snapshotName(folder, o.Commit))), nil
+}
+
+// name writes what makes clients find the snapshot.
+func (c *Cache) name(o *pieces.Outline, files []pieces.File, revision string) error {
+	if err := c.saveOutline(o); err != nil {
+		return err
+	}
+	folder := o.Repo.Folder()
+	if len(files) == len(o.Files) {
+		if err := c.saveTree(treeName(folder, o.Commit), o); err != nil {
+			return fmt.Errorf("tree listing: %w", err)
+		}
+	}
+	if pieces.IsCommit(revision) {
+		return nil
+	}
+	if err := c.update(refName(folder, revision), []byte(o.Commit), 0o666); err != nil {
+		return fmt.Errorf("reference: %w", err)
+	}
+	return nil
 }
 
 // checkCommit refuses what must never reach the disk.
@@ -87,50 +95,64 @@ func checkCommit(o *pieces.Outline, files []pieces.File, revision string) error 
 	return nil
 }
 
-// linkAll makes the entries of a snapshot and then syncs every folder it changed.
-func (c *Cache) linkAll(ctx context.Context, snapshot string, files []pieces.File) error {
-	changed := map[string]bool{}
+// linkAll makes the entries of a snapshot and then syncs every folder on the way
+// to one: those too that were there before, because whoever made them, a Hub
+// client or a run of ours that was killed, may not have got so far.
+func (c *Cache) linkAll(ctx context.Context, folder string, commit pieces.Commit, files []pieces.File) error {
+	snapshot := snapshotName(folder, commit)
 	if err := c.hub.MkdirAll(snapshot, 0o777); err != nil {
 		return err
 	}
+	dirs := map[string]bool{blobsOf(folder): len(files) > 0, snapshot: true}
 	for _, f := range files {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		did, err := c.link(ctx, snapshot, f)
-		if err != nil {
+		if err := c.link(ctx, snapshot, f, dirs); err != nil {
 			return fmt.Errorf("file %q: %w", f.Path, err)
 		}
-		if did {
-			changed[path.Dir(path.Join(snapshot, f.Path))] = true
+	}
+	return c.syncAll(dirs)
+}
+
+// syncAll syncs the folders and all above them.
+func (c *Cache) syncAll(dirs map[string]bool) error {
+	all := map[string]bool{".": true}
+	for dir, there := range dirs {
+		for ; there && !all[dir]; dir = path.Dir(dir) {
+			all[dir] = true
 		}
 	}
-	for dir := range changed {
-		if err := c.hub.SyncDir(dir); err != nil {
+	for dir := range all {
+		if err := c.hub.SyncDir(dir); err != nil && !errors.Is(err, syscall.EROFS) {
 			return err
 		}
 	}
 	return nil
 }
 
-// link makes one entry of a snapshot and tells whether it had to.
-func (c *Cache) link(ctx context.Context, snapshot string, f pieces.File) (bool, error) {
+// link makes one entry of a snapshot unless it is right already. dirs are the
+// folders that are known to be there.
+func (c *Cache) link(ctx context.Context, snapshot string, f pieces.File, dirs map[string]bool) error {
 	name, target := path.Join(snapshot, f.Path), linkTarget(f.Path, f.Blob.Digest)
 	if err := staysInside(snapshot, f.Path, target); err != nil {
-		return false, err
+		return err
+	}
+	if dir := path.Dir(name); !dirs[dir] {
+		if err := c.hub.MkdirAll(dir, 0o777); err != nil {
+			return err
+		}
+		dirs[dir] = true
 	}
 	done, err := c.linked(ctx, name, target, f.Blob)
 	if err != nil || done {
-		return false, err
-	}
-	if err := c.hub.MkdirAll(path.Dir(name), 0o777); err != nil {
-		return false, err
+		return err
 	}
 	err = c.stage.Symlink(c.hub, target, name)
 	if unsupportedLink(err) {
-		err = c.plainFile(f.Blob, name)
+		return c.plainFile(ctx, f.Blob, name)
 	}
-	return true, err
+	return err
 }
 
 // staysInside checks again what pieces.CheckPath promises: the target must be a
@@ -174,7 +196,7 @@ func unsupportedLink(err error) bool {
 
 // plainFile puts the content itself where a link can't be made: a hard link, so
 // that the blob is there once, else a copy.
-func (c *Cache) plainFile(b pieces.Blob, name string) error {
+func (c *Cache) plainFile(ctx context.Context, b pieces.Blob, name string) error {
 	w := c.findWhole(b)
 	if w == nil {
 		return ErrIncomplete
@@ -183,38 +205,66 @@ func (c *Cache) plainFile(b pieces.Blob, name string) error {
 	if err != nil {
 		return err
 	}
-	defer c.handles.put(h)
+	defer h.release()
 	if err := c.stage.Link(h.file, c.hub, name); err != nil {
-		return c.copyIn(h, b, name)
+		return c.copyIn(ctx, h.file, b, name)
 	}
 	return nil
 }
 
-// update gives a small file its content, durably, unless it has it.
+// update gives a small file of the cache its content, durably. Content that is
+// there already is only synced: see linkAll.
 func (c *Cache) update(name string, data []byte, perm fs.FileMode) error {
-	return c.updateIn(c.hub, name, data, perm)
-}
-
-func (c *Cache) updateIn(root *durable.Root, name string, data []byte, perm fs.FileMode) error {
-	if now, err := root.ReadFile(name); err == nil && bytes.Equal(now, data) {
-		return nil
+	if now, err := c.hub.ReadFile(name); err == nil && bytes.Equal(now, data) {
+		return c.syncSmall(name)
 	}
-	if err := root.MkdirAll(path.Dir(name), 0o777); err != nil {
+	if err := c.hub.MkdirAll(path.Dir(name), 0o777); err != nil {
 		return err
 	}
-	return c.stage.WriteFile(root, name, data, perm)
+	return c.stage.WriteFile(c.hub, name, data, perm)
+}
+
+func (c *Cache) syncSmall(name string) error {
+	f, err := c.hub.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Sync(), f.Close(), c.hub.SyncDir(path.Dir(name)))
+	if errors.Is(err, syscall.EROFS) {
+		return nil
+	}
+	return err
+}
+
+// saveTree leaves a listing alone that a client wrote and that says the same.
+func (c *Cache) saveTree(name string, o *pieces.Outline) error {
+	if raw, err := c.hub.ReadFile(name); err == nil {
+		if now, err := parseTree(raw, o.Repo, o.Commit); err == nil && slices.Equal(now.Files, o.Files) {
+			return c.syncSmall(name)
+		}
+	}
+	return c.update(name, encodeTree(o.Files), 0o644)
 }
 
 func outlineName(repo pieces.Repo, commit pieces.Commit) string {
 	return path.Join(outlineDir, repo.Folder(), string(commit))
 }
 
+// saveOutline keeps the listing, also of what was left out. It can be had again,
+// so it is not synced.
 func (c *Cache) saveOutline(o *pieces.Outline) error {
 	raw, err := o.Marshal()
 	if err != nil {
 		return err
 	}
-	return c.updateIn(c.state, outlineName(o.Repo, o.Commit), raw, 0o600)
+	name := outlineName(o.Repo, o.Commit)
+	if now, err := c.state.ReadFile(name); err == nil && bytes.Equal(now, raw) {
+		return nil
+	}
+	if err := c.state.MkdirAll(path.Dir(name), 0o700); err != nil {
+		return err
+	}
+	return c.stage.WriteHint(c.state, name, raw, 0o600)
 }
 
 // outline returns the listing of a commit: ours, else what a client left, else

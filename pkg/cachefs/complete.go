@@ -3,10 +3,8 @@ package cachefs
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path"
 
+	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
@@ -19,201 +17,210 @@ import (
 //  3. an error that wraps pieces.ErrDigest: every piece matched its statement but
 //     the whole is wrong, so some statement lied. Nothing is published; the
 //     pieces stay held until Forget;
-//  4. a *NoSpaceError or the disk's error. After a failed sync nothing is
-//     published. After an error in a later repository the blob is whole in the
+//  4. a *NoSpaceError or the disk's error. After a failed sync of the file nothing
+//     is published. After an error in a later repository the blob is whole in the
 //     earlier ones, and Begin tries the rest again.
 func (c *Cache) Complete(ctx context.Context, b pieces.Blob) error {
-	p := c.partial(b)
-	if p == nil {
-		if c.findWhole(b) != nil {
-			return nil
-		}
-		return fmt.Errorf("complete %s: %w", b, ErrNotBegun)
-	}
-	if err := acquire(ctx, p.completing); err != nil {
-		return fmt.Errorf("complete %s: %w", b, err)
-	}
-	defer func() { <-p.completing }()
-	if c.partial(b) != p { // another call was faster
-		return nil
-	}
-	return c.diskError("complete", b, 0, c.complete(ctx, p))
+	return c.diskError(b.Size, c.complete(ctx, b), "complete %s", b)
 }
 
-func (c *Cache) complete(ctx context.Context, p *partial) error {
-	if err := c.usable(); err != nil {
-		return err
+func (c *Cache) complete(ctx context.Context, b pieces.Blob) error {
+	for {
+		p, err := c.writable(b)
+		if p == nil {
+			return err
+		}
+		if err := acquire(ctx, p.completing); err != nil {
+			return err
+		}
+		err = c.completeOne(ctx, p)
+		<-p.completing
+		if !errors.Is(err, errOver) {
+			return err
+		}
 	}
-	if !p.full() {
-		return ErrIncomplete
+}
+
+// completeOne fails with errOver when the partial ended meanwhile. The caller
+// holds p.completing.
+func (c *Cache) completeOne(ctx context.Context, p *partial) error {
+	if err := p.checkFull(); err != nil {
+		return err
 	}
 	if err := c.checkDigest(ctx, p); err != nil {
 		return err
 	}
-	return c.publish(p)
+	return c.publish(ctx, p)
+}
+
+func (p *partial) checkFull() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.over:
+		return errOver
+	case !p.held.Full():
+		return ErrIncomplete
+	case len(p.repos) == 0: // left by an earlier run, and nobody wants it in this one
+		return ErrNotBegun
+	}
+	return nil
 }
 
 // checkDigest hashes what the running digest did not see yet.
 func (c *Cache) checkDigest(ctx context.Context, p *partial) error {
+	if err := c.extendFile(ctx, p); err != nil {
+		return err
+	}
 	if err := acquire(ctx, p.hashing); err != nil {
 		return err
 	}
 	defer func() { <-p.hashing }()
-	if err := c.extendFile(ctx, p); err != nil {
-		return err
+	if err := p.checkFull(); err != nil {
+		return err // some piece was forgotten meanwhile
 	}
 	if next, _ := p.nextToHash(); next != p.blob.Pieces() {
-		return ErrIncomplete // some piece was forgotten meanwhile
+		return ErrIncomplete
 	}
 	return p.blob.Check(p.sum)
 }
 
 // publish syncs the file, proves it, and moves it to its name in one repository;
 // from then on the blob is whole. The others get links.
-func (c *Cache) publish(p *partial) error {
-	repos := p.wanted()
-	if len(repos) == 0 {
-		return ErrNotBegun
-	}
-	h, err := c.openData(p)
+func (c *Cache) publish(ctx context.Context, p *partial) error {
+	h, err := c.openData(p, p.createFlag())
 	if err != nil {
 		return err
 	}
-	defer c.handles.put(h)
-	first := repos[0].Folder()
+	defer h.release()
+	first := p.wanted()[0].Folder()
 	if err := c.hub.MkdirAll(blobsOf(first), 0o777); err != nil {
 		return err
 	}
-	at, err := syncAndStamp(h)
+	at, err := c.settleFile(h.file, first)
 	if err != nil {
 		return err
 	}
-	places := []place{{folder: first, stamp: at}}
-	if err := c.writeProof(p.blob, places, p.list()); err != nil {
-		return err
-	}
-	if err := c.moveIn(dataName(p.blob), blobName(first, p.blob.Digest)); err != nil {
-		return err
-	}
-	w, rest := c.becomeWhole(p, places)
-	return c.spread(w, rest, h)
-}
-
-// syncAndStamp makes the content durable before the file gets a name that means
-// "whole". Renames and links leave the stamp as it is.
-func syncAndStamp(h *handle) (stamp, error) {
-	if err := h.file.Sync(); err != nil {
-		return stamp{}, err
-	}
-	info, err := h.file.Stat()
+	w, err := c.moveIn(ctx, p, at)
 	if err != nil {
-		return stamp{}, err
-	}
-	return stampOf(info), nil
-}
-
-// moveIn renames a file of the state folder into the cache, durably. Whatever has
-// the name, a wrong blob or a dangling link, is replaced in the same instant.
-func (c *Cache) moveIn(from, to string) error {
-	if err := c.stage.Move(from, c.hub, to); err != nil {
 		return err
 	}
-	return c.hub.SyncDir(path.Dir(to))
+	return c.spread(ctx, w, p.wanted()[1:], h)
 }
 
-// becomeWhole swaps the partial blob for the whole one and returns the
-// repositories that still lack it: a Begin that comes later finds it whole.
-func (c *Cache) becomeWhole(p *partial, places []place) (*whole, []pieces.Repo) {
+// moveIn proves the blob and renames it to its name, in this order: a proof that
+// nothing matches is harmless, a blob without one would be hashed again.
+func (c *Cache) moveIn(ctx context.Context, p *partial, at place) (*whole, error) {
+	if err := acquire(ctx, c.proving); err != nil {
+		return nil, err
+	}
+	defer func() { <-c.proving }()
+	places := []place{at}
+	if other := c.findWhole(p.blob); other != nil { // another repository has it since
+		places = append(other.others(at.folder), at)
+	}
+	if err := c.writeProof(&proof{blob: p.blob, places: places, statements: p.list()}); err != nil {
+		return nil, err
+	}
+	if err := c.state.Move(p.dataName(), c.hub, blobName(at.folder, p.blob.Digest)); err != nil {
+		return nil, err
+	}
+	if err := c.hub.SyncDir(blobsOf(at.folder)); err != nil {
+		return nil, err
+	}
+	return c.becomeWhole(p, places), nil
+}
+
+// settleFile makes the content durable before the file gets a name that means
+// "whole". Neither rename nor link changes the stamp.
+func (c *Cache) settleFile(f *durable.File, folder string) (place, error) {
+	f.InheritGroup(c.hub, blobsOf(folder))
+	if err := f.Sync(); err != nil {
+		return place{}, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return place{}, err
+	}
+	return place{folder: folder, stamp: stampOf(info)}, nil
+}
+
+// becomeWhole swaps the partial blob for the whole one. A Begin that comes later
+// finds it whole; the list of those that came before is final.
+func (c *Cache) becomeWhole(p *partial, places []place) *whole {
 	w := &whole{blob: p.blob, places: places}
 	c.mu.Lock()
 	delete(c.partials, p.blob)
 	c.wholes[p.blob] = w
 	c.mu.Unlock()
-	p.unpin(c.handles)
-	if p.journalled() {
-		if err := c.state.Remove(journalName(p.blob)); err != nil {
-			c.log.Warn("can't remove a journal", "blob", p.blob.String(), "err", err)
-		}
+	if err := c.finish(p); err != nil {
+		c.log.Warn("can't remove a journal", "blob", p.blob.String(), "err", err)
 	}
-	return w, p.wanted()[1:]
+	return w
 }
 
-// spread gives a whole blob its name in more repositories.
-func (c *Cache) spread(w *whole, repos []pieces.Repo, h *handle) error {
+// finish ends a partial blob that is not in c.partials any more and removes its
+// journal.
+func (c *Cache) finish(p *partial) error {
+	p.end()
+	p.flushing <- struct{}{} // held for one flush at a time
+	defer func() { <-p.flushing }()
+	if h := p.takePin(); h != nil {
+		h.release()
+	}
+	c.handles.forget(p)
+	if !p.journalled() {
+		return nil
+	}
+	return c.state.Remove(p.journalName())
+}
+
+// spread gives a whole blob, open as h, its name in more repositories.
+func (c *Cache) spread(ctx context.Context, w *whole, repos []pieces.Repo, h *handle) error {
 	for _, r := range repos {
-		var err error
-		if w, err = c.plant(w, r.Folder(), h); err != nil {
+		if err := c.plant(ctx, w, r.Folder(), h); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// plant puts a whole blob, open as h, into one more repository: as a link, or as
-// a copy where links are refused (another owner's file, too many links).
-func (c *Cache) plant(w *whole, folder string, h *handle) (*whole, error) {
+// plant puts a whole blob into one more repository: as a link, or as a copy where
+// links are refused (another owner's file, too many links).
+func (c *Cache) plant(ctx context.Context, w *whole, folder string, h *handle) error {
 	if err := c.hub.MkdirAll(blobsOf(folder), 0o777); err != nil {
-		return nil, err
+		return err
 	}
 	name := blobName(folder, w.blob.Digest)
 	err := c.stage.Link(h.file, c.hub, name)
 	if err != nil && !isNoSpace(err) {
-		err = c.copyIn(h, w.blob, name)
+		err = c.copyIn(ctx, h.file, w.blob, name)
 	}
-	if err == nil {
-		err = c.hub.SyncDir(path.Dir(name))
-	}
-	if err != nil {
-		return nil, err
-	}
-	info, err := c.hub.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	places := append(w.others(folder), place{folder: folder, stamp: stampOf(info)})
-	if err := c.prove(w.blob, places, c.Statements(w.blob)); err != nil {
-		return nil, err
-	}
-	return &whole{blob: w.blob, places: places}, nil
-}
-
-// others returns a copy of the places outside folder.
-func (w *whole) others(folder string) []place {
-	var out []place
-	for _, p := range w.places {
-		if p.folder != folder {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// copyIn copies an open blob, and checks the copy's digest on the way: what has
-// a blob's name was hashed, always.
-func (c *Cache) copyIn(h *handle, b pieces.Blob, name string) error {
-	tmp := c.stage.Name()
-	f, err := c.state.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 	if err != nil {
 		return err
 	}
-	err = copyChecked(f, h.file, b)
-	if err == nil {
-		err = f.Sync()
+	if err := c.hub.SyncDir(blobsOf(folder)); err != nil {
+		return err
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, c.state.Remove(tmp))
+	info, err := c.hub.Stat(name)
+	if err != nil {
+		return err
 	}
-	return c.stage.Move(tmp, c.hub, name)
+	_, err = c.prove(ctx, w.blob, place{folder: folder, stamp: stampOf(info)}, c.statements(w))
+	return err
 }
 
-func (p *partial) wanted() []pieces.Repo {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]pieces.Repo(nil), p.repos...)
-}
-
-func (p *partial) unpin(hs *handles) {
-	if _, h := p.takeUnsynced(); h != nil {
-		hs.put(h)
-	}
+// copyIn copies an open blob, durably but for its name, and checks the copy's
+// digest on the way: what has a blob's name was hashed, always.
+func (c *Cache) copyIn(ctx context.Context, src *durable.File, b pieces.Blob, name string) error {
+	return c.stage.Make(c.hub, name, 0o666, func(dst *durable.File) error {
+		err := scan(ctx, src, b, func(off int64, chunk []byte) error {
+			_, err := dst.WriteAt(chunk, off)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return dst.Sync()
+	})
 }

@@ -60,21 +60,20 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// diskError is the one place where an error of the disk gets its type. A failed
-// sync, unless the disk was only full, ends the use of the cache: the kernel
-// forgets which pages were lost, so nothing written since can be believed.
-func (c *Cache) diskError(op string, b fmt.Stringer, need int64, err error) error {
+// diskError is the one place where an error of the disk gets its type and its
+// words. need is what the operation had still to write. A failed sync, unless the
+// disk was only full, ends the use of the cache: the kernel forgets which pages
+// were lost, so nothing written since can be believed.
+func (c *Cache) diskError(need int64, err error, operation string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	if isNoSpace(err) {
-		var full *NoSpaceError
-		if !errors.As(err, &full) {
-			free, _ := c.free()
-			err = &NoSpaceError{Need: need, Free: free, Dir: c.hubDir, Err: err}
-		}
+	var full *NoSpaceError
+	if isNoSpace(err) && !errors.As(err, &full) {
+		free, _ := c.free()
+		err = &NoSpaceError{Need: need, Free: free, Dir: c.hubDir, Err: err}
 	}
-	err = fmt.Errorf("%s %s: %w", op, b, err)
+	err = fmt.Errorf(operation+": %w", append(args, err)...)
 	var failed *durable.SyncError
 	if errors.As(err, &failed) && !isNoSpace(err) {
 		c.fail(err)

@@ -2,7 +2,6 @@ package cachefs
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
 	"slices"
@@ -14,20 +13,20 @@ import (
 )
 
 // A flush costs a sync of the data and one of the journal. So that these don't
-// count, many pieces share one: about a second of a fast disk, or what arrived
-// in two seconds on a slow link. It is also what a crash costs.
+// count, many pieces share one: a fraction of a second of a fast disk, or what
+// arrived in two seconds on a slow link. It is also what a crash costs.
 const (
 	flushBytes = 64 << 20
 	flushEvery = 2 * time.Second
 
-	hashers = 2 // goroutines that read partial blobs back: each is a core
+	hashers = 2 // goroutines that read partial blobs back; each can use a core
 )
 
-// Run writes down in the background what was Put, and hashes pieces that came
-// out of order. It returns nil when ctx ends, and the error when a sync failed:
-// then nothing can be written any more and the process should start anew. Without
-// Run everything works, later: Put flushes by itself now and then, and Complete
-// has more to hash.
+// Run writes down in the background what was Put, hashes pieces that came out of
+// order, and closes files that nobody reads any more. It returns nil when ctx
+// ends, and an error when a sync failed: nothing more can be written then, and
+// the process should start anew. Without Run everything works, only later: Put
+// flushes by itself now and then, and Complete has more to hash.
 func (c *Cache) Run(ctx context.Context) error {
 	c.countRun(1)
 	defer c.countRun(-1)
@@ -53,13 +52,15 @@ func (c *Cache) flushNowAndThen(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			c.handles.closeIdle()
 		case <-c.dirty:
 		}
-		if err := c.flushAll(ctx); err != nil && ctx.Err() == nil {
-			if failed := c.usable(); failed != nil {
-				return failed
-			}
-			c.log.Warn("could not write down pieces", "err", err)
+		err := c.flushAll(ctx)
+		if failed := c.failure(); failed != nil {
+			return failed
+		}
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("can't write down pieces; trying again", "err", err)
 		}
 	}
 }
@@ -92,7 +93,9 @@ func (c *Cache) flushAll(ctx context.Context) error {
 	c.unsynced = 0
 	all := make([]*partial, 0, len(c.partials))
 	for _, p := range c.partials {
-		all = append(all, p)
+		if p.journalled() {
+			all = append(all, p)
+		}
 	}
 	c.mu.Unlock()
 	var errs []error
@@ -105,53 +108,37 @@ func (c *Cache) flushAll(ctx context.Context) error {
 // flush syncs the data of one blob and then journals what that made certain.
 // When the data sync fails those pieces are not held any more.
 func (c *Cache) flush(ctx context.Context, p *partial) error {
-	if !p.journalled() {
-		return nil
-	}
 	if err := acquire(ctx, p.flushing); err != nil {
 		return err
 	}
 	defer func() { <-p.flushing }()
+	hashed := p.hashState() // before the pieces are taken, so that it covers no other
 	batch, h := p.takeUnsynced()
 	if len(batch) == 0 {
 		return nil
 	}
-	err := h.file.SyncData()
-	c.handles.put(h)
-	if err != nil {
+	if err := h.file.SyncData(); err != nil {
+		h.release()
 		p.drop(batch)
-		return c.diskError("sync pieces of", p.blob, 0, err)
+		return c.diskError(0, err, "sync pieces of %s", p.blob)
 	}
-	if err := c.record(p, batch); err != nil {
-		p.giveBack(batch, nil)
-		return c.diskError("journal pieces of", p.blob, int64(len(batch))*recordSize, err)
+	if err := c.journal(p, batch, hashed); err != nil {
+		p.giveBack(batch, h)
+		return c.diskError(int64(len(batch))*recordSize, err, "journal pieces of %s", p.blob)
 	}
+	h.release()
 	return nil
 }
 
-func (p *partial) takeUnsynced() ([]int, *handle) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	batch, h := p.unsynced, p.pin
-	p.unsynced, p.pin = nil, nil
-	return batch, h
-}
-
-func (p *partial) giveBack(batch []int, h *handle) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.unsynced = append(batch, p.unsynced...)
-}
-
-// record appends to the journal. It writes where the last good record ended, so
+// journal appends to the journal. It writes where the last good record ended, so
 // a torn attempt is overwritten by the next.
-func (c *Cache) record(p *partial, batch []int) error {
-	f, err := c.state.OpenFile(journalName(p.blob), os.O_RDWR, 0)
+func (c *Cache) journal(p *partial, batch []int, hashed *record) error {
+	f, err := c.state.OpenFile(p.journalName(), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	slices.Sort(batch)
-	out := encodeRecords(p, batch)
+	out := p.encodeBatch(batch, hashed)
 	_, err = f.WriteAt(out, p.journalEnd)
 	if err == nil {
 		err = f.SyncData()
@@ -163,67 +150,70 @@ func (c *Cache) record(p *partial, batch []int) error {
 	return nil
 }
 
-func encodeRecords(p *partial, batch []int) []byte {
-	seed := headerSeed(p.blob)
-	out := make([]byte, 0, len(batch)*recordSize)
+func (p *partial) encodeBatch(batch []int, hashed *record) []byte {
+	_, seed := appendHeader(nil, journalMagic, p.blob, p.nonce)
+	out := make([]byte, 0, (len(batch)+1)*recordSize)
+	for _, s := range p.statementsOf(batch) {
+		out = appendRecord(out, seed, pieceRecord(s))
+	}
+	if hashed != nil {
+		out = appendRecord(out, seed, *hashed)
+	}
+	return out
+}
+
+// statementsOf leaves out what was un-held meanwhile.
+func (p *partial) statementsOf(batch []int) []pieces.Statement {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var out []pieces.Statement
 	for _, i := range batch {
 		if p.held.Has(i) {
-			out = appendRecord(out, seed, p.statements[i])
+			out = append(out, p.statements[i])
 		}
 	}
 	return out
 }
 
-func headerSeed(b pieces.Blob) uint32 {
-	return binary.LittleEndian.Uint32(appendHeader(nil, journalMagic, b)[60:])
-}
-
-// Forget un-holds those pieces of a partial blob for whose statements drop
-// returns true; their bytes stay on disk until they are Put again. What remains
-// is journalled when Forget returns nil. Of a blob that is whole nothing is
-// forgotten: its digest was right.
-func (c *Cache) Forget(b pieces.Blob, drop func(pieces.Statement) bool) error {
-	p := c.partial(b)
-	if p == nil {
-		return nil
-	}
-	ctx := context.Background()
-	if err := c.flush(ctx, p); err != nil {
-		return err
-	}
-	if err := acquire(ctx, p.flushing); err != nil {
-		return err
-	}
-	defer func() { <-p.flushing }()
-	var gone []int
-	for _, s := range p.list() {
-		if drop(s) {
-			gone = append(gone, s.Index)
-		}
-	}
-	p.drop(gone)
-	if len(gone) == 0 || !p.journalled() {
-		return nil
-	}
-	return c.diskError("forget pieces of", b, 0, c.rewriteJournal(p))
-}
-
-// rewriteJournal replaces the journal by one of the held pieces that are synced.
-// The caller holds p.flushing.
-func (c *Cache) rewriteJournal(p *partial) error {
+// takeUnsynced returns the pieces to sync and the file that has them, which the
+// caller releases. A blob that is over has nothing to sync.
+func (p *partial) takeUnsynced() ([]int, *handle) {
 	p.mu.Lock()
-	skip := map[int]bool{}
-	for _, i := range p.unsynced {
-		skip[i] = true
+	defer p.mu.Unlock()
+	if p.over || len(p.unsynced) == 0 {
+		return nil, nil
+	}
+	batch, h := p.unsynced, p.pin
+	p.unsynced, p.pin = nil, nil
+	return batch, h
+}
+
+// giveBack returns what could not be journalled, and the handle if no other is
+// pinned since.
+func (p *partial) giveBack(batch []int, h *handle) {
+	p.mu.Lock()
+	p.unsynced = append(batch, p.unsynced...)
+	if p.pin == nil {
+		p.pin, h = h, nil
 	}
 	p.mu.Unlock()
-	keep := slices.DeleteFunc(p.list(), func(s pieces.Statement) bool { return skip[s.Index] })
-	raw := encodeJournal(p.blob, keep)
-	if err := c.stage.WriteFile(c.state, journalName(p.blob), raw, 0o600); err != nil {
-		return err
+	if h != nil {
+		h.release()
 	}
-	p.journalEnd = int64(len(raw))
-	return nil
+}
+
+// synced returns the statements of pieces that are held and not waiting for a sync.
+func (p *partial) synced() []pieces.Statement {
+	all := p.list()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(all, func(s pieces.Statement) bool {
+		return !p.held.Has(s.Index) || slices.Contains(p.unsynced, s.Index)
+	})
+}
+
+func (p *partial) isOver() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over
 }

@@ -2,42 +2,45 @@ package cachefs
 
 import (
 	"container/list"
-	"errors"
 	"sync"
 
 	"p2pagent/internal/durable"
-	"p2pagent/pkg/pieces"
 )
 
 // maxHandles bounds the files that stay open though nobody reads them now: a
 // model of a thousand shards must not use a thousand descriptors.
 const maxHandles = 64
 
-// handles keeps the files of blobs open between uses. Opening through a root
-// costs more than reading a small piece.
+// handles keeps the files of blobs open between uses: opening one through a root
+// can cost more than reading it. The key is the *partial or *whole itself, never
+// its name, so a file of an earlier one is never taken for a later one's.
 type handles struct {
 	max int
 
-	mu   sync.Mutex
-	open map[pieces.Blob]*handle
-	idle *list.List // of *handle, most recently used first
+	mu     sync.Mutex
+	open   map[any]*handle
+	idle   *list.List // of *handle, most recently used first
+	closed bool
 }
 
 type handle struct {
-	blob pieces.Blob
-	file *durable.File
-	uses int
-	gone bool // not in open any more: close when unused
-	elem *list.Element
+	owner *handles
+	key   any
+	file  *durable.File
+	// guarded by owner.mu
+	uses   int
+	gone   bool // not in open any more: close when unused
+	rested bool // idle since before the last closeIdle
+	elem   *list.Element
 }
 
 func newHandles(max int) *handles {
-	return &handles{max: max, open: map[pieces.Blob]*handle{}, idle: list.New()}
+	return &handles{max: max, open: map[any]*handle{}, idle: list.New()}
 }
 
-// get returns the blob's open file, or opens it. The caller gives it back with put.
-func (hs *handles) get(b pieces.Blob, open func() (*durable.File, error)) (*handle, error) {
-	if h := hs.take(b); h != nil {
+// get returns the open file of key, or opens it. The caller releases it.
+func (hs *handles) get(key any, open func() (*durable.File, error)) (*handle, error) {
+	if h := hs.take(key); h != nil {
 		return h, nil
 	}
 	file, err := open()
@@ -46,27 +49,30 @@ func (hs *handles) get(b pieces.Blob, open func() (*durable.File, error)) (*hand
 	}
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	if h := hs.use(b); h != nil { // somebody else was faster
+	if h := hs.use(key); h != nil { // somebody else was faster
 		file.Close()
 		return h, nil
 	}
-	h := &handle{blob: b, file: file, uses: 1}
-	hs.open[b] = h
+	h := &handle{owner: hs, key: key, file: file, uses: 1, gone: hs.closed}
+	if !hs.closed {
+		hs.open[key] = h
+	}
 	return h, nil
 }
 
-func (hs *handles) take(b pieces.Blob) *handle {
+func (hs *handles) take(key any) *handle {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	return hs.use(b)
+	return hs.use(key)
 }
 
-func (hs *handles) use(b pieces.Blob) *handle {
-	h := hs.open[b]
+func (hs *handles) use(key any) *handle {
+	h := hs.open[key]
 	if h == nil {
 		return nil
 	}
 	h.uses++
+	h.rested = false
 	if h.elem != nil {
 		hs.idle.Remove(h.elem)
 		h.elem = nil
@@ -74,53 +80,66 @@ func (hs *handles) use(b pieces.Blob) *handle {
 	return h
 }
 
-// put gives a handle back. What is idle longest is closed.
-func (hs *handles) put(h *handle) {
+// release gives a handle back. Of too many idle ones, that which is idle longest
+// is closed.
+func (h *handle) release() {
+	hs := h.owner
 	hs.mu.Lock()
+	defer hs.mu.Unlock()
 	h.uses--
-	var closing []*handle
-	if h.uses == 0 && h.gone {
-		closing = append(closing, h)
-	} else if h.uses == 0 {
+	switch {
+	case h.uses > 0:
+	case h.gone:
+		h.file.Close()
+	default:
 		h.elem = hs.idle.PushFront(h)
+		if hs.idle.Len() > hs.max {
+			hs.shut(hs.idle.Back().Value.(*handle))
+		}
 	}
-	for hs.idle.Len() > hs.max {
-		old := hs.idle.Remove(hs.idle.Back()).(*handle)
-		delete(hs.open, old.blob)
-		closing = append(closing, old)
-	}
-	hs.mu.Unlock()
-	for _, h := range closing {
+}
+
+// shut takes a handle out; what is in use is closed by its last release.
+func (hs *handles) shut(h *handle) {
+	delete(hs.open, h.key)
+	h.gone = true
+	if h.elem != nil {
+		hs.idle.Remove(h.elem)
+		h.elem = nil
 		h.file.Close()
 	}
 }
 
-// forget makes the next get open the blob's file anew.
-func (hs *handles) forget(b pieces.Blob) {
-	h := hs.take(b)
-	if h == nil {
-		return
-	}
+// forget closes the file of key as soon as nobody uses it.
+func (hs *handles) forget(key any) {
 	hs.mu.Lock()
-	if !h.gone {
-		h.gone = true
-		delete(hs.open, b)
+	defer hs.mu.Unlock()
+	if h := hs.open[key]; h != nil {
+		hs.shut(h)
 	}
-	hs.mu.Unlock()
-	hs.put(h)
 }
 
-// close closes what is idle now and the rest when it is given back.
-func (hs *handles) close() error {
+// closeIdle closes files that were not used since the call before. An open file
+// keeps its room on disk after somebody removed it from the cache.
+func (hs *handles) closeIdle() {
 	hs.mu.Lock()
-	all := make([]*handle, 0, len(hs.open))
+	defer hs.mu.Unlock()
+	for e := hs.idle.Front(); e != nil; {
+		h := e.Value.(*handle)
+		e = e.Next()
+		if h.rested {
+			hs.shut(h)
+		}
+		h.rested = true
+	}
+}
+
+// close closes what is idle now, and the rest when it is released.
+func (hs *handles) close() {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.closed = true
 	for _, h := range hs.open {
-		all = append(all, h)
+		hs.shut(h)
 	}
-	hs.mu.Unlock()
-	var err error
-	for _, h := range all {
-		hs.forget(h.blob)
-	}
-	return errors.Join(err)
 }

@@ -2,8 +2,8 @@ package cachefs
 
 import (
 	"context"
+	"encoding"
 	"io"
-	"sync"
 
 	"p2pagent/pkg/pieces"
 )
@@ -21,7 +21,7 @@ func (p *partial) nextToHash() (index int, ok bool) {
 	if p.stale {
 		p.sum, p.hashed, p.stale = p.blob.NewHash(), 0, false
 	}
-	return p.hashed, p.held.Has(p.hashed)
+	return p.hashed, p.held.Has(p.hashed) && !p.over
 }
 
 // wasHashed counts a piece that was fed to the running digest.
@@ -31,13 +31,56 @@ func (p *partial) wasHashed() {
 	p.hashed++
 }
 
+// spoilHash starts the running digest again: it swallowed a part of a piece.
+func (p *partial) spoilHash() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+}
+
+// resumeHash goes on from a state that the journal kept, if every piece that it
+// covers is held.
+func (p *partial) resumeHash(hashed int, state []byte) {
+	for i := range hashed {
+		if !p.held.Has(i) {
+			return
+		}
+	}
+	if len(state) == 0 || p.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(state) != nil {
+		p.sum = p.blob.NewHash()
+		return
+	}
+	p.hashed = hashed
+}
+
+// hashState returns the running digest for the journal, or nil when there is none
+// or somebody is at it: the next flush will do.
+func (p *partial) hashState() *record {
+	select {
+	case p.hashing <- struct{}{}:
+	default:
+		return nil
+	}
+	defer func() { <-p.hashing }()
+	hashed, _ := p.nextToHash()
+	state, err := p.sum.(encoding.BinaryMarshaler).MarshalBinary()
+	if hashed == 0 || err != nil {
+		return nil
+	}
+	if r, ok := digestRecord(hashed, state); ok {
+		return &r
+	}
+	return nil
+}
+
 // hashNext feeds a piece that was just stored, if it is its turn, and wakes Run
-// when pieces behind it are held too.
+// when there is more to do.
 func (c *Cache) hashNext(p *partial, v pieces.Verified) {
 	select {
 	case p.hashing <- struct{}{}:
 	default:
-		return // whoever holds it goes on to this piece
+		c.warmUp(p) // whoever is at it may have stopped short of this piece
+		return
 	}
 	if next, ok := p.nextToHash(); ok && next == v.Index() {
 		p.sum.Write(v.Bytes())
@@ -46,18 +89,22 @@ func (c *Cache) hashNext(p *partial, v pieces.Verified) {
 	_, more := p.nextToHash()
 	<-p.hashing
 	if more {
-		select {
-		case c.warm <- p:
-		default: // Complete does what is left
-		}
+		c.warmUp(p)
 	}
 }
 
-var hashBuffers = sync.Pool{New: func() any { return new([1 << 20]byte) }}
+func (c *Cache) warmUp(p *partial) {
+	select {
+	case c.warm <- p:
+	default: // Complete does what is left
+	}
+}
 
 // extend feeds held pieces to the running digest until the next one is missing.
 // The caller holds p.hashing.
 func (p *partial) extend(ctx context.Context, r io.ReaderAt) error {
+	buf := hashBuffers.Get().(*[readStep]byte)
+	defer hashBuffers.Put(buf)
 	for {
 		next, ok := p.nextToHash()
 		if !ok {
@@ -67,13 +114,7 @@ func (p *partial) extend(ctx context.Context, r io.ReaderAt) error {
 			return context.Cause(ctx)
 		}
 		off, n := p.blob.Piece(next)
-		buf := hashBuffers.Get().(*[1 << 20]byte)
-		m, err := io.CopyBuffer(onlyWriter{p.sum}, onlyReader{io.NewSectionReader(r, off, n)}, buf[:])
-		hashBuffers.Put(buf)
-		if err == nil && m < n {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
+		if err := feed(p.sum, r, off, n, buf[:]); err != nil {
 			p.spoilHash()
 			return err
 		}
@@ -81,46 +122,33 @@ func (p *partial) extend(ctx context.Context, r io.ReaderAt) error {
 	}
 }
 
-// spoilHash starts the running digest again: it swallowed a part of a piece.
-func (p *partial) spoilHash() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stale = true
-}
-
-// onlyWriter and onlyReader keep io.CopyBuffer from going around the buffer.
-type (
-	onlyWriter struct{ io.Writer }
-	onlyReader struct{ io.Reader }
-)
-
-// hashWarm is what Run's hashing goroutines do.
+// hashWarm is what each of Run's hashing goroutines does.
 func (c *Cache) hashWarm(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case p := <-c.warm:
-			if acquire(ctx, p.hashing) != nil {
-				return nil
-			}
-			err := c.extendFile(ctx, p)
-			<-p.hashing
-			if err != nil && ctx.Err() == nil {
+			if err := c.extendFile(ctx, p); err != nil && ctx.Err() == nil {
 				c.log.Warn("can't read back a partial blob", "blob", p.blob.String(), "err", err)
 			}
 		}
 	}
 }
 
+// extendFile takes p.hashing and hashes as far as pieces are held.
 func (c *Cache) extendFile(ctx context.Context, p *partial) error {
-	if p.blob.Size == 0 {
+	if err := acquire(ctx, p.hashing); err != nil {
+		return err
+	}
+	defer func() { <-p.hashing }()
+	if _, ok := p.nextToHash(); !ok {
 		return nil
 	}
-	h, err := c.openData(p)
+	h, err := c.openData(p, 0)
 	if err != nil {
 		return err
 	}
-	defer c.handles.put(h)
+	defer h.release()
 	return p.extend(ctx, h.file)
 }

@@ -7,62 +7,65 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"hash"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
-// lfsFrom is the size from which a file is stored by SHA-256, and binarySuffixes
-// are stored so at any size: the Hub's own .gitattributes does much the same.
+// A file of lfsFrom bytes or more is named by its SHA-256, and so are, at any
+// size, files that can't be text: much as the Hub's own .gitattributes has it.
 const lfsFrom = 1 << 20
 
 var binarySuffixes = []string{
-	".7z", ".arrow", ".bin", ".bz2", ".ckpt", ".ftz", ".gguf", ".ggml", ".gz", ".h5", ".joblib", ".mlmodel", ".model",
+	".7z", ".arrow", ".bin", ".bz2", ".ckpt", ".ftz", ".ggml", ".gguf", ".gz", ".h5", ".joblib", ".mlmodel", ".model",
 	".msgpack", ".npy", ".npz", ".onnx", ".ot", ".parquet", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".rar",
 	".safetensors", ".tar", ".tflite", ".tgz", ".wasm", ".xz", ".zip", ".zst",
 }
 
-// ImportDir takes a folder into the cache as a snapshot of repo and returns its
-// outline and path. It takes regular files only: links, which could lead out, are
-// skipped, and so are .git and .cache, where tools keep what is not the model.
+// ImportDir takes a folder into the cache as a snapshot of repo, with proofs, and
+// returns its outline and path. It takes regular files only: links, which could
+// lead out, are skipped, and so are .git and .cache, where tools keep what is not
+// the model. Files are cloned where the filesystem can share blocks, else linked,
+// else copied. Who edits a linked file in place edits the blob too; that is
+// noticed, and ends its being offered.
 //
 // The commit id is made from the content: the first 40 hexadecimal digits of the
 // SHA-256 of the outline's encoding with forty zeros as its commit. The same
 // files under the same name give the same commit on every machine.
 func (c *Cache) ImportDir(ctx context.Context, dir string, repo pieces.Repo, revision string) (*pieces.Outline, string, error) {
 	o, snapshot, err := c.importDir(ctx, dir, repo, revision)
-	if err != nil {
-		return nil, "", c.diskError("import "+dir+" as", repo, 0, err)
-	}
-	return o, snapshot, nil
+	return o, snapshot, c.diskError(0, err, "import %s as %s", dir, repo)
 }
 
 func (c *Cache) importDir(ctx context.Context, dir string, repo pieces.Repo, revision string) (*pieces.Outline, string, error) {
-	src, err := os.OpenRoot(dir)
+	if err := c.usable(); err != nil {
+		return nil, "", err
+	}
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, "", err
 	}
-	defer src.Close()
-	o := &pieces.Outline{Repo: repo, Commit: pieces.Commit(strings.Repeat("0", 40))}
-	names, err := regularFiles(src)
+	defer root.Close()
+	i := importer{Cache: c, src: durable.At(root, nil), folder: repo.Folder()}
+	o, err := i.survey(ctx, root.FS(), repo)
 	if err != nil {
 		return nil, "", err
 	}
-	if err := c.outlineOf(ctx, o, src, names); err != nil {
+	if err := pieces.CheckRevision(revision); err != nil {
 		return nil, "", err
 	}
-	if err := nameByContent(o); err != nil {
+	if err := i.checkRoom(); err != nil {
 		return nil, "", err
 	}
-	for _, f := range o.Files {
-		if err := c.importFile(ctx, src, f, repo); err != nil {
+	for _, f := range i.files {
+		if err := i.bring(ctx, f); err != nil {
 			return nil, "", fmt.Errorf("file %q: %w", f.Path, err)
 		}
 	}
@@ -70,153 +73,202 @@ func (c *Cache) importDir(ctx context.Context, dir string, repo pieces.Repo, rev
 	return o, snapshot, err
 }
 
-func regularFiles(src *os.Root) ([]string, error) {
-	var out []string
-	err := fs.WalkDir(src.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+// importer brings the files of one folder into one repository.
+type importer struct {
+	*Cache
+	src    *durable.Root
+	folder string
+	files  []foundFile
+}
+
+// foundFile is a file that was hashed, and the state it was in.
+type foundFile struct {
+	pieces.File
+	stamp
+	ids []pieces.ID
+}
+
+// survey hashes everything once and names it by its content.
+func (i *importer) survey(ctx context.Context, tree fs.FS, repo pieces.Repo) (*pieces.Outline, error) {
+	names, err := regularFiles(tree)
+	if err != nil {
+		return nil, err
+	}
+	o := &pieces.Outline{Repo: repo, Commit: pieces.Commit(strings.Repeat("0", 40))}
+	for _, name := range names {
+		f, err := i.describe(ctx, name)
 		if err != nil {
+			return nil, fmt.Errorf("file %q: %w", name, err)
+		}
+		i.files = append(i.files, f)
+		o.Files = append(o.Files, f.File)
+	}
+	o.Sort()
+	raw, err := o.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(raw)
+	o.Commit = pieces.Commit(hex.EncodeToString(sum[:])[:40])
+	return o, nil
+}
+
+func regularFiles(tree fs.FS) ([]string, error) {
+	var out []string
+	err := fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
-		}
-		if e.IsDir() && (e.Name() == ".git" || e.Name() == ".cache") {
+		case e.IsDir() && (e.Name() == ".git" || e.Name() == ".cache"):
 			return fs.SkipDir
-		}
-		if e.Type().IsRegular() {
+		case e.Type().IsRegular():
 			out = append(out, name)
+			return pieces.CheckPath(name)
 		}
-		return pathOrDot(name)
+		return nil
 	})
 	if err == nil && len(out) == 0 {
-		err = errors.New("no regular files")
+		err = errors.New("no regular files (links are not followed)")
 	}
 	return out, err
 }
 
-func pathOrDot(name string) error {
-	if name == "." {
-		return nil
-	}
-	return pieces.CheckPath(name)
-}
-
-func (c *Cache) outlineOf(ctx context.Context, o *pieces.Outline, src *os.Root, names []string) error {
-	for _, name := range names {
-		f, err := describeFile(ctx, src, name)
-		if err != nil {
-			return fmt.Errorf("file %q: %w", name, err)
-		}
-		o.Files = append(o.Files, f)
-	}
-	o.Sort()
-	return nil
-}
-
-// describeFile computes what the Hub would list.
-func describeFile(ctx context.Context, src *os.Root, name string) (pieces.File, error) {
-	f, err := src.Open(name)
+// describe finds out what the Hub would list.
+func (i *importer) describe(ctx context.Context, name string) (foundFile, error) {
+	f, err := i.src.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
-		return pieces.File{}, err
+		return foundFile{}, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	at, err := syncFound(f)
 	if err != nil {
-		return pieces.File{}, err
+		return foundFile{}, err
 	}
-	if info.Size() < lfsFrom && !slices.Contains(binarySuffixes, strings.ToLower(path.Ext(name))) {
-		d, err := gitDigest(ctx, f, info.Size())
-		return pieces.File{Path: name, Blob: pieces.Blob{Digest: d, Size: info.Size()}, OID: d}, err
+	found := foundFile{stamp: at}
+	b := pieces.Blob{Size: at.size}
+	lfs := at.size >= lfsFrom || slices.Contains(binarySuffixes, strings.ToLower(path.Ext(name)))
+	sum := gitHash(at.size)
+	if lfs {
+		sum = sha256.New()
 	}
-	h := sha256.New()
-	if n, err := copyContext(ctx, h, f); err != nil || n != info.Size() {
-		return pieces.File{}, errors.Join(err, changed(n, info.Size()))
+	if found.ids, err = i.hashPieces(ctx, f, b, name, sum); err != nil {
+		return foundFile{}, err
 	}
-	b := pieces.Blob{Digest: pieces.SHA256Digest([32]byte(h.Sum(nil))), Size: info.Size()}
-	oid, err := pointerDigest(ctx, b)
-	return pieces.File{Path: name, Blob: b, OID: oid}, err
+	b.Digest = digestOf(sum)
+	found.File = pieces.File{Path: name, Blob: b, OID: b.Digest}
+	if lfs {
+		found.OID = pointerDigest(b)
+	}
+	return found, nil
 }
 
-func gitDigest(ctx context.Context, r io.Reader, size int64) (pieces.Digest, error) {
+// gitHash names content as git does.
+func gitHash(size int64) hash.Hash {
 	h := sha1.New()
 	fmt.Fprintf(h, "blob %d\x00", size)
-	n, err := copyContext(ctx, h, r)
-	if err != nil || n != size {
-		return pieces.Digest{}, errors.Join(err, changed(n, size))
-	}
-	return pieces.ParseDigest(hex.EncodeToString(h.Sum(nil)))
+	return h
 }
 
-func changed(n, size int64) error {
-	if n == size {
-		return nil
+func digestOf(h hash.Hash) pieces.Digest {
+	d, err := pieces.ParseDigest(hex.EncodeToString(h.Sum(nil)))
+	if err != nil {
+		panic(err) // both hashes have a length that digests have
 	}
-	return fmt.Errorf("changed while it was read: %d bytes, then %d", size, n)
+	return d
 }
 
 // pointerDigest is the git id of the text that stands for an LFS file in git
 // (git-lfs docs/spec.md).
-func pointerDigest(ctx context.Context, b pieces.Blob) (pieces.Digest, error) {
+func pointerDigest(b pieces.Blob) pieces.Digest {
 	text := fmt.Sprintf("version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n", b.Digest, b.Size)
-	return gitDigest(ctx, strings.NewReader(text), int64(len(text)))
+	h := gitHash(int64(len(text)))
+	h.Write([]byte(text))
+	return digestOf(h)
 }
 
-// copyContext is io.Copy that ends with the context.
-func copyContext(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
-	return io.CopyBuffer(onlyWriter{w}, contextReader{ctx, r}, make([]byte, writeStep))
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.r.Read(p)
-}
-
-func nameByContent(o *pieces.Outline) error {
-	raw, err := o.Marshal()
+// checkRoom compares free space with what must be copied, which is everything new
+// when the folder is on another filesystem.
+func (i *importer) checkRoom() error {
+	from, err := i.src.Stat(".")
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(raw)
-	o.Commit = pieces.Commit(hex.EncodeToString(sum[:])[:40])
-	return nil
+	to, err := i.hub.Stat(".")
+	if err != nil {
+		return err
+	}
+	if from.Sys().(*syscall.Stat_t).Dev == to.Sys().(*syscall.Stat_t).Dev {
+		return nil
+	}
+	var missing []pieces.Blob
+	for _, f := range i.files {
+		if i.findWhole(f.Blob) == nil {
+			missing = append(missing, f.Blob)
+		}
+	}
+	return i.Cache.checkRoom(distinct(missing))
 }
 
-// importFile brings one blob into the repository: adopted when it is there, else
-// linked or copied from the folder and then adopted.
-func (c *Cache) importFile(ctx context.Context, src *os.Root, f pieces.File, repo pieces.Repo) error {
-	a := adopter{Cache: c, folder: repo.Folder()}
-	found, err := a.adopt(ctx, f.Blob)
-	if err != nil || found {
-		return err
+// bring gives one file's content its name in the repository.
+func (i *importer) bring(ctx context.Context, f foundFile) error {
+	if i.hasIn(i.folder, f.Blob) {
+		return nil
 	}
-	if err := c.bring(src, f, repo.Folder()); err != nil {
-		return err
-	}
-	w, err := a.examine(ctx, repo.Folder(), f.Blob)
-	if err == nil && w == nil {
-		err = fmt.Errorf("changed while it was imported: %w", pieces.ErrDigest)
-	}
-	return err
-}
-
-// bring copies a file into blobs/. It does not link: the blob would change when
-// somebody edits the file in place.
-func (c *Cache) bring(src *os.Root, f pieces.File, folder string) error {
-	if err := c.hub.MkdirAll(blobsOf(folder), 0o777); err != nil {
-		return err
-	}
-	root := durable.At(src, nil)
-	in, err := root.OpenFile(filepath.FromSlash(f.Path), os.O_RDONLY, 0)
+	in, err := i.src.OpenFile(f.Path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	name := blobName(folder, f.Blob.Digest)
-	if err := c.copyIn(&handle{file: in}, f.Blob, name); err != nil {
+	if err := i.hub.MkdirAll(blobsOf(i.folder), 0o777); err != nil {
 		return err
 	}
-	return c.hub.SyncDir(blobsOf(folder))
+	name := blobName(i.folder, f.Blob.Digest)
+	if err := i.place(ctx, in, f, name); err != nil {
+		return err
+	}
+	if err := i.hub.SyncDir(blobsOf(i.folder)); err != nil {
+		return err
+	}
+	info, err := i.hub.Stat(name)
+	if err != nil {
+		return err
+	}
+	at := stampOf(info)
+	if at.inode == f.inode { // a link: what was hashed is this very file as it was then
+		at = f.stamp
+	}
+	_, err = i.own(ctx, f.Blob, place{folder: i.folder, stamp: at}, f.ids)
+	return err
+}
+
+// place makes the blob a clone, a link or a copy of the file, and makes sure that
+// it is still what was hashed.
+func (i *importer) place(ctx context.Context, in *durable.File, f foundFile, name string) error {
+	if err := f.unchanged(in); err != nil {
+		return err
+	}
+	err := i.stage.Make(i.hub, name, 0o666, func(out *durable.File) error {
+		if err := out.CloneFrom(in); err != nil {
+			return err
+		}
+		return errors.Join(f.unchanged(in), out.Sync())
+	})
+	if err == nil {
+		return nil
+	}
+	if err := f.unchanged(in); err != nil {
+		return err
+	}
+	if err := i.stage.Link(in, i.hub, name); err == nil || isNoSpace(err) {
+		return err
+	}
+	return i.copyIn(ctx, in, f.Blob, name)
+}
+
+func (f foundFile) unchanged(in *durable.File) error {
+	info, err := in.Stat()
+	if err == nil && stampOf(info) != f.stamp {
+		err = fmt.Errorf("changed while it was imported: %w", pieces.ErrDigest)
+	}
+	return err
 }

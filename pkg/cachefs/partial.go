@@ -2,47 +2,58 @@ package cachefs
 
 import (
 	"context"
+	"errors"
 	"hash"
 	"os"
 	"path"
-	"strings"
+	"slices"
 	"sync"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
-// partial is a blob whose pieces are still coming in.
+// partial is a blob whose pieces are still coming in. It ends as a whole one or
+// abandoned; another partial of the same blob is another value with other files,
+// so what was left over from one can never be taken for the other's.
 type partial struct {
-	blob       pieces.Blob
-	completing chan struct{} // held by Complete
-	flushing   chan struct{} // held while the journal is written
-	hashing    chan struct{} // held by whoever extends the running digest
+	blob  pieces.Blob
+	nonce uint64 // names the data file
+
+	// Tokens, taken in this order: completing, hashing, flushing.
+	completing chan struct{} // to Complete
+	hashing    chan struct{} // to extend the running digest
+	flushing   chan struct{} // to write the journal
 	journalEnd int64         // guarded by flushing
+
+	sum hash.Hash // of the first hashed pieces; guarded by hashing
 
 	mu         sync.Mutex // guards the fields below; never held across I/O
 	repos      []pieces.Repo
 	held       *pieces.Set
 	statements map[int]pieces.Statement
 	writing    map[int]chan struct{} // closed when that piece is settled
-	unsynced   []int                 // held, not in the journal
+	unsynced   []int                 // held, but not in the journal
 	pin        *handle               // keeps the file open while it has unsynced pieces
-
-	sum    hash.Hash // over the first hashed pieces; guarded by hashing
-	hashed int
-	stale  bool // sum covers a piece that is not held any more
+	hashed     int
+	stale      bool // sum covers a piece that is not held any more
+	over       bool
 }
 
-func newPartial(b pieces.Blob) *partial {
+// errOver tells that the partial blob became whole or was abandoned meanwhile.
+var errOver = errors.New("no longer partial")
+
+func newPartial(b pieces.Blob, nonce uint64) *partial {
 	return &partial{
 		blob:       b,
+		nonce:      nonce,
 		completing: make(chan struct{}, 1),
-		flushing:   make(chan struct{}, 1),
 		hashing:    make(chan struct{}, 1),
+		flushing:   make(chan struct{}, 1),
+		sum:        b.NewHash(),
 		held:       pieces.NewSet(b.Pieces()),
 		statements: map[int]pieces.Statement{},
 		writing:    map[int]chan struct{}{},
-		sum:        b.NewHash(),
 	}
 }
 
@@ -50,66 +61,24 @@ func newPartial(b pieces.Blob) *partial {
 // is whole as soon as it has any, so a journal would only cost syncs.
 func (p *partial) journalled() bool { return p.blob.Pieces() > 1 }
 
-// loadPartials believes what the journals say: data was synced before each record.
-func (c *Cache) loadPartials() error {
-	entries, err := c.state.ReadDir(partialDir)
-	if err != nil {
-		return err
-	}
-	known := map[string]bool{}
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), journalSuffix); ok {
-			known[name] = c.loadPartial(path.Join(partialDir, e.Name()))
-		}
-	}
-	for _, e := range entries {
-		if !known[strings.TrimSuffix(e.Name(), journalSuffix)] {
-			if err := c.state.RemoveAll(path.Join(partialDir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+func (p *partial) journalName() string { return path.Join(partialDir, p.blob.String()+journalSuffix) }
 
-// loadPartial tells whether journal and data can be used.
-func (c *Cache) loadPartial(journal string) bool {
-	raw, err := c.state.ReadFile(journal)
-	if err != nil {
-		return false
-	}
-	b, statements, good, err := parseJournal(raw)
-	if err != nil || journalName(b) != journal {
-		c.log.Warn("journal not readable; its pieces must be fetched again", "journal", journal, "err", err)
-		return false
-	}
-	info, err := c.state.Lstat(dataName(b))
-	if err != nil || !info.Mode().IsRegular() || info.Size() != b.Size {
-		return false
-	}
-	if good < len(raw) {
-		c.log.Warn("journal ends in a torn record; cut off", "journal", journal, "bytes", len(raw)-good)
-	}
-	p := newPartial(b)
-	p.journalEnd = int64(good)
-	for _, s := range statements {
-		p.held.Add(s.Index)
-		p.statements[s.Index] = s
-	}
-	c.partials[b] = p
-	return true
-}
+func (p *partial) dataName() string { return dataName(p.blob, p.nonce) }
 
-// openData returns the data file. Begin made it; but a blob of one piece gets its
-// file only with the piece.
-func (c *Cache) openData(p *partial) (*handle, error) {
-	flag := os.O_RDWR
-	if !p.journalled() {
-		flag |= os.O_CREATE
-	}
-	return c.handles.get(p.blob, func() (*durable.File, error) {
-		return c.state.OpenFile(dataName(p.blob), flag, 0o666)
+// openData opens the data file. A blob of one piece, or none, gets it only when
+// there is something to write: flag is then os.O_CREATE.
+func (c *Cache) openData(p *partial, flag int) (*handle, error) {
+	return c.handles.get(p, func() (*durable.File, error) {
+		return c.state.OpenFile(p.dataName(), os.O_RDWR|flag, 0o666)
 	})
+}
+
+// createFlag is what a writer passes to openData.
+func (p *partial) createFlag() int {
+	if p.journalled() {
+		return 0 // Begin made it; if it is gone, its content is too
+	}
+	return os.O_CREATE
 }
 
 // claim reserves a piece for writing. It returns false when the piece is held
@@ -117,18 +86,10 @@ func (c *Cache) openData(p *partial) (*handle, error) {
 // with different bytes (one of them a liar's) must not mix.
 func (p *partial) claim(ctx context.Context, index int) (bool, error) {
 	for {
-		p.mu.Lock()
-		other := p.writing[index]
-		if p.held.Has(index) {
-			p.mu.Unlock()
-			return false, nil
+		other, claimed, err := p.tryClaim(index)
+		if err != nil || other == nil {
+			return claimed, err
 		}
-		if other == nil {
-			p.writing[index] = make(chan struct{})
-			p.mu.Unlock()
-			return true, nil
-		}
-		p.mu.Unlock()
 		select {
 		case <-other:
 		case <-ctx.Done():
@@ -137,25 +98,39 @@ func (p *partial) claim(ctx context.Context, index int) (bool, error) {
 	}
 }
 
-// settle ends a claim. h is the open file, kept until the piece is synced.
-func (p *partial) settle(s pieces.Statement, h *handle, err error) (keep bool) {
+func (p *partial) tryClaim(index int) (other chan struct{}, claimed bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.over:
+		return nil, false, errOver
+	case p.held.Has(index):
+		return nil, false, nil
+	case p.writing[index] != nil:
+		return p.writing[index], false, nil
+	}
+	p.writing[index] = make(chan struct{})
+	return nil, true, nil
+}
+
+// settle ends a claim: without an error the piece is held. It returns the handle
+// if it has to be given back, nil if it is kept until the piece is synced.
+func (p *partial) settle(s pieces.Statement, h *handle, err error) *handle {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.writing[s.Index])
 	delete(p.writing, s.Index)
 	if err != nil {
-		return false
+		return h
 	}
 	p.held.Add(s.Index)
 	p.statements[s.Index] = s
-	if p.journalled() {
-		p.unsynced = append(p.unsynced, s.Index)
+	p.unsynced = append(p.unsynced, s.Index)
+	if p.pin != nil {
+		return h
 	}
-	if p.pin == nil {
-		p.pin = h
-		return true
-	}
-	return false
+	p.pin = h
+	return nil
 }
 
 // drop un-holds pieces.
@@ -168,6 +143,24 @@ func (p *partial) drop(indexes []int) {
 		if i < p.hashed {
 			p.stale = true
 		}
+	}
+	p.unsynced = slices.DeleteFunc(p.unsynced, func(i int) bool { return !p.held.Has(i) })
+}
+
+// end makes every later claim fail and waits for the writers that are at work.
+func (p *partial) end() {
+	for {
+		p.mu.Lock()
+		p.over = true
+		var busy chan struct{}
+		for _, busy = range p.writing {
+			break
+		}
+		p.mu.Unlock()
+		if busy == nil {
+			return
+		}
+		<-busy // a write is bounded by the disk
 	}
 }
 
@@ -183,6 +176,12 @@ func (p *partial) holds(index int) bool {
 	return p.held.Has(index)
 }
 
+func (p *partial) copyHeld() *pieces.Set {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held.Clone()
+}
+
 // list returns the statements of held pieces, ascending.
 func (p *partial) list() []pieces.Statement {
 	p.mu.Lock()
@@ -194,13 +193,26 @@ func (p *partial) list() []pieces.Statement {
 	return out
 }
 
+// want notes that a repository is to have the blob.
 func (p *partial) want(repo pieces.Repo) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range p.repos {
-		if r == repo {
-			return
-		}
+	if !slices.Contains(p.repos, repo) {
+		p.repos = append(p.repos, repo)
 	}
-	p.repos = append(p.repos, repo)
+}
+
+func (p *partial) wanted() []pieces.Repo {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.repos)
+}
+
+// takePin returns the handle that was kept for unsynced pieces, if any.
+func (p *partial) takePin() *handle {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.pin
+	p.pin = nil
+	return h
 }

@@ -13,12 +13,10 @@ import (
 )
 
 // Held returns a copy of the set of pieces that can be opened now, or nil when
-// nothing is known of the blob.
+// nothing is known of the blob. For a whole blob it looks at the file's state.
 func (c *Cache) Held(b pieces.Blob) *pieces.Set {
 	if p := c.partial(b); p != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.held.Clone()
+		return p.copyHeld()
 	}
 	if c.findWhole(b) != nil {
 		return pieces.FullSet(b.Pieces())
@@ -36,16 +34,7 @@ func (c *Cache) Statements(b pieces.Blob) []pieces.Statement {
 	if w == nil {
 		return nil
 	}
-	if list, ok := c.shown.get(b); ok {
-		return slices.Clone(list)
-	}
-	_, list, err := c.readProof(b)
-	if err != nil {
-		c.withdraw(w)
-		return nil
-	}
-	c.shown.keep(b, list)
-	return slices.Clone(list)
+	return slices.Clone(c.statements(w))
 }
 
 // OpenPiece returns the bytes of a held piece, to be closed by the caller; the
@@ -54,61 +43,61 @@ func (c *Cache) Statements(b pieces.Blob) []pieces.Statement {
 // being offered.
 func (c *Cache) OpenPiece(b pieces.Blob, index int) (io.ReadCloser, error) {
 	if index < 0 || index >= b.Pieces() {
-		return nil, notHeld(b, index)
+		return nil, fmt.Errorf("open piece %d of %s: %w", index, b, ErrNotHeld)
 	}
 	h, err := c.openPiece(b, index)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open piece %d of %s: %w", index, b, err)
 	}
 	off, n := b.Piece(index)
-	return &pieceReader{section: io.NewSectionReader(h.file, off, n), done: func() { c.handles.put(h) }}, nil
+	return &pieceReader{section: io.NewSectionReader(h.file, off, n), handle: h}, nil
 }
 
 func (c *Cache) openPiece(b pieces.Blob, index int) (*handle, error) {
 	if p := c.partial(b); p != nil {
 		if !p.holds(index) {
-			return nil, notHeld(b, index)
+			return nil, ErrNotHeld
 		}
-		h, err := c.openData(p)
-		if err != nil {
-			return nil, fmt.Errorf("open piece %d of %s: %w", index, b, err)
+		h, err := c.openData(p, 0)
+		if err == nil || c.partial(b) == p {
+			return h, err
 		}
-		return h, nil
+		// It became whole, or was abandoned, between the two looks.
 	}
 	w := c.findWhole(b)
 	if w == nil {
-		return nil, notHeld(b, index)
+		return nil, ErrNotHeld
 	}
 	h, err := c.openWhole(w)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", notHeld(b, index), err)
+		return nil, fmt.Errorf("%w: %w", ErrNotHeld, err)
 	}
 	return h, nil
 }
 
-// openWhole opens the blob in the first of its places that still is as it was.
+// openWhole opens the blob in the first of its places that is still as it was.
 func (c *Cache) openWhole(w *whole) (*handle, error) {
-	return c.handles.get(w.blob, func() (*durable.File, error) {
-		err := os.ErrNotExist
+	return c.handles.get(w, func() (*durable.File, error) {
+		reason := os.ErrNotExist
 		for _, p := range w.places {
-			f, openErr := c.hub.OpenFile(blobName(p.folder, w.blob.Digest), os.O_RDONLY, 0)
-			if openErr != nil {
-				err = openErr
+			f, err := c.hub.OpenFile(blobName(p.folder, w.blob.Digest), os.O_RDONLY, 0)
+			if err != nil {
+				reason = err
 				continue
 			}
-			if info, statErr := f.Stat(); statErr == nil && stampOf(info) == p.stamp {
+			if info, err := f.Stat(); err == nil && stampOf(info) == p.stamp {
 				return f, nil
 			}
 			f.Close()
 		}
-		return nil, err
+		return nil, reason
 	})
 }
 
 // pieceReader reads one piece from a file that others read too.
 type pieceReader struct {
 	section *io.SectionReader
-	done    func()
+	handle  *handle
 	closed  atomic.Bool
 }
 
@@ -125,7 +114,7 @@ func (r *pieceReader) WriteTo(w io.Writer) (int64, error) {
 
 func (r *pieceReader) Close() error {
 	if !r.closed.Swap(true) {
-		r.done()
+		r.handle.release()
 	}
 	return nil
 }

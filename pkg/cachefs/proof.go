@@ -29,72 +29,88 @@ type place struct {
 	stamp
 }
 
-// A proof file says that a blob is whole, where, and what its pieces are:
+// proof is what a proof file says: a blob is whole, where, and what its pieces are.
 //
-//	header (see journal.go, another magic) · number of places (4)
+//	header (see journal.go; another magic, nonce 0) · number of places (4)
 //	place   length (1) · folder · inode (8) · size (8) · modification time (8)
 //	record  one for each piece, ascending
 //	crc32c over all of it (4)
 //
 // It is written without a sync: a torn one is noticed and only costs hashing the
 // blob again.
-func encodeProof(b pieces.Blob, places []place, statements []pieces.Statement) []byte {
-	out := appendHeader(nil, proofMagic, b)
-	seed := binary.LittleEndian.Uint32(out[60:])
-	out = binary.LittleEndian.AppendUint32(out, uint32(len(places)))
-	for _, p := range places {
-		out = append(out, byte(len(p.folder)))
-		out = append(out, p.folder...)
-		out = binary.LittleEndian.AppendUint64(out, p.inode)
-		out = binary.LittleEndian.AppendUint64(out, uint64(p.size))
-		out = binary.LittleEndian.AppendUint64(out, uint64(p.mtime))
+type proof struct {
+	blob       pieces.Blob
+	places     []place
+	statements []pieces.Statement
+}
+
+func (p *proof) encode() []byte {
+	out, seed := appendHeader(nil, proofMagic, p.blob, 0)
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(p.places)))
+	for _, at := range p.places {
+		out = append(out, byte(len(at.folder)))
+		out = append(out, at.folder...)
+		out = binary.LittleEndian.AppendUint64(out, at.inode)
+		out = binary.LittleEndian.AppendUint64(out, uint64(at.size))
+		out = binary.LittleEndian.AppendUint64(out, uint64(at.mtime))
 	}
-	for _, s := range statements {
-		out = appendRecord(out, seed, s)
+	for _, s := range p.statements {
+		out = appendRecord(out, seed, pieceRecord(s))
 	}
 	return binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
 }
 
 var errProof = errors.New("bad proof")
 
-func parseProof(in []byte) (pieces.Blob, []place, []pieces.Statement, error) {
-	b, seed, err := parseHeader(in, proofMagic)
+func parseProof(in []byte) (*proof, error) {
+	h, err := parseHeader(in, proofMagic)
 	if err != nil {
-		return pieces.Blob{}, nil, nil, err
+		return nil, err
 	}
 	end := len(in) - 4
-	if end < headerSize+4 || crc32.Checksum(in[:end], castagnoli) != binary.LittleEndian.Uint32(in[end:]) {
-		return pieces.Blob{}, nil, nil, errProof
+	if h.nonce != 0 || end < headerSize+4 || crc32.Checksum(in[:end], castagnoli) != binary.LittleEndian.Uint32(in[end:]) {
+		return nil, errProof
 	}
-	places, rest, err := parsePlaces(in[headerSize:end])
-	if err != nil || len(rest) != b.Pieces()*recordSize {
-		return pieces.Blob{}, nil, nil, errProof
+	p := &proof{blob: h.blob}
+	rest, err := p.parsePlaces(in[headerSize:end])
+	if err != nil {
+		return nil, err
 	}
-	statements := make([]pieces.Statement, b.Pieces())
-	for i := range statements {
-		s, err := parseRecord(rest[i*recordSize:], seed, b)
-		if err != nil || s.Index != i {
-			return pieces.Blob{}, nil, nil, errProof
-		}
-		statements[i] = s
-	}
-	return b, places, statements, nil
+	return p, p.parseStatements(rest, h.sum)
 }
 
-func parsePlaces(in []byte) (places []place, rest []byte, err error) {
+func (p *proof) parsePlaces(in []byte) (rest []byte, err error) {
 	n := binary.LittleEndian.Uint32(in)
 	in = in[4:]
 	for range n {
 		if len(in) < 1 || len(in) < 1+int(in[0])+24 {
-			return nil, nil, errProof
+			return nil, errProof
 		}
 		folder, tail := string(in[1:1+in[0]]), in[1+in[0]:]
-		places = append(places, place{folder: folder, stamp: stamp{
+		p.places = append(p.places, place{folder: folder, stamp: stamp{
 			inode: binary.LittleEndian.Uint64(tail),
 			size:  int64(binary.LittleEndian.Uint64(tail[8:])),
 			mtime: int64(binary.LittleEndian.Uint64(tail[16:])),
 		}})
 		in = tail[24:]
 	}
-	return places, in, nil
+	return in, nil
+}
+
+func (p *proof) parseStatements(in []byte, seed uint32) error {
+	n := p.blob.Pieces()
+	if len(in) != n*recordSize {
+		return errProof
+	}
+	p.statements = make([]pieces.Statement, n)
+	for i := range p.statements {
+		r, err := parseRecord(in[i*recordSize:], seed)
+		if err != nil {
+			return errProof
+		}
+		if p.statements[i], err = r.statement(p.blob); err != nil || r.number != i {
+			return errProof
+		}
+	}
+	return nil
 }

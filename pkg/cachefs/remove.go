@@ -16,10 +16,7 @@ import (
 // link to gives back none. Files that other programs left are not touched.
 func (c *Cache) Remove(ref pieces.Ref) (freed int64, err error) {
 	freed, err = c.remove(ref)
-	if err != nil {
-		return freed, c.diskError("remove", ref, 0, err)
-	}
-	return freed, nil
+	return freed, c.diskError(0, err, "remove %s", ref)
 }
 
 func (c *Cache) remove(ref pieces.Ref) (int64, error) {
@@ -53,16 +50,12 @@ func (c *Cache) remove(ref pieces.Ref) (int64, error) {
 // removeSnapshot makes the snapshot vanish in one step, then cleans up.
 func (c *Cache) removeSnapshot(repo pieces.Repo, commit pieces.Commit) error {
 	folder := repo.Folder()
-	tmp := c.stage.Name()
 	if err := c.hub.Remove(treeName(folder, commit)); err != nil {
 		return err
 	}
-	if err := c.hub.Move(snapshotName(folder, commit), c.state, tmp); err != nil {
-		return err
-	}
 	return errors.Join(
+		c.stage.Discard(c.hub, snapshotName(folder, commit)),
 		c.hub.SyncDir(path.Join(folder, snapshotsDir)),
-		c.state.RemoveAll(tmp),
 		c.hub.RemoveAll(path.Join(folder, noExistDir, string(commit))),
 		c.state.Remove(outlineName(repo, commit)),
 	)
@@ -103,7 +96,7 @@ func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed 
 		if st := info.Sys().(*syscall.Stat_t); st.Nlink == 1 {
 			freed += st.Blocks * 512
 		}
-		c.findWhole(pieces.Blob{Digest: d, Size: info.Size()}) // withdraws it when this was the last place
+		c.findWhole(pieces.Blob{Digest: d, Size: info.Size()}) // withdraws it if this was its last place
 	}
 	return freed, c.hub.SyncDir(blobsOf(folder))
 }

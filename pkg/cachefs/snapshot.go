@@ -132,15 +132,26 @@ func (c *Cache) describe(repo pieces.Repo, commit pieces.Commit, revisions []str
 	return s, nil
 }
 
+// entry is what lies under a file's name in a snapshot.
+type entry struct {
+	size   int64
+	target string // last part of where the link points; "." for a plain file
+}
+
+func (e entry) fits(b pieces.Blob) bool {
+	return e.size == b.Size && (e.target == "." || e.target == b.String())
+}
+
 // measure fills Files, Complete and Size.
 func (c *Cache) measure(s *Snapshot, name string) error {
-	sizes, seen := map[string]int64{}, map[uint64]bool{}
-	err := c.walk(name, func(entry string, _ fs.DirEntry) error {
-		info, err := c.hub.Stat(entry)
+	found, seen := map[string]entry{}, map[uint64]bool{}
+	err := c.walk(name, func(at string, _ fs.DirEntry) error {
+		info, err := c.hub.Stat(at)
 		if err != nil || !info.Mode().IsRegular() {
 			return nil // dangling: as good as missing
 		}
-		sizes[strings.TrimPrefix(entry, name+"/")] = info.Size()
+		target, _ := c.hub.Readlink(at)
+		found[strings.TrimPrefix(at, name+"/")] = entry{size: info.Size(), target: path.Base(target)}
 		if at := stampOf(info); !seen[at.inode] {
 			seen[at.inode] = true
 			s.Size += at.size
@@ -151,7 +162,7 @@ func (c *Cache) measure(s *Snapshot, name string) error {
 		return err
 	}
 	for _, f := range s.Outline.Files {
-		if size, ok := sizes[f.Path]; ok && size == f.Blob.Size {
+		if e, ok := found[f.Path]; ok && e.fits(f.Blob) {
 			s.Files = append(s.Files, f)
 		}
 	}

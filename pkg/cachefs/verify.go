@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -98,7 +97,7 @@ func (c *Cache) verifyFile(ctx context.Context, name string, b pieces.Blob, good
 	}
 	if err := c.rehash(ctx, name, b, progress); err != nil {
 		if w := c.recallWhole(b); w != nil && errors.Is(err, pieces.ErrDigest) && w.isAt(inode) {
-			c.withdraw(w)
+			c.withdraw(w, "its content is wrong")
 		}
 		return err
 	}
@@ -124,20 +123,10 @@ func (c *Cache) rehash(ctx context.Context, name string, b pieces.Blob, progress
 	if info.Size() != b.Size {
 		return fmt.Errorf("%d bytes instead of %d: %w", info.Size(), b.Size, pieces.ErrDigest)
 	}
-	sum, buf := b.NewHash(), make([]byte, writeStep)
-	for off := int64(0); off < b.Size; {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), b.Size-off)], off)
-		if n == 0 && err != nil {
-			return io.ErrUnexpectedEOF
-		}
-		sum.Write(buf[:n])
-		off += int64(n)
+	return scan(ctx, f, b, func(_ int64, chunk []byte) error {
 		if progress != nil {
-			progress(int64(n))
+			progress(int64(len(chunk)))
 		}
-	}
-	return b.Check(sum)
+		return nil
+	})
 }

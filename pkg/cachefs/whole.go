@@ -1,21 +1,42 @@
 package cachefs
 
 import (
+	"context"
 	"fmt"
-	"sync"
 
 	"p2pagent/pkg/pieces"
 )
 
-// whole is a blob whose digest was found right, and where. It never changes; a
-// new one takes its place.
+// whole is a blob whose digest was found right, and where. It never changes;
+// another value takes its place.
 type whole struct {
 	blob   pieces.Blob
 	places []place
 }
 
+// in returns the place in a repository's folder.
+func (w *whole) in(folder string) (place, bool) {
+	for _, p := range w.places {
+		if p.folder == folder {
+			return p, true
+		}
+	}
+	return place{}, false
+}
+
+// others returns a copy of the places outside folder.
+func (w *whole) others(folder string) []place {
+	var out []place
+	for _, p := range w.places {
+		if p.folder != folder {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // findWhole returns what is known of a blob that is whole and still in one of its
-// places, or nil. A blob that somebody replaced or removed is forgotten here.
+// places, or nil. A blob that somebody replaced or removed is withdrawn here.
 func (c *Cache) findWhole(b pieces.Blob) *whole {
 	w := c.recallWhole(b)
 	if w == nil {
@@ -26,7 +47,7 @@ func (c *Cache) findWhole(b pieces.Blob) *whole {
 			return w
 		}
 	}
-	c.withdraw(w)
+	c.withdraw(w, "somebody removed or changed it")
 	return nil
 }
 
@@ -38,34 +59,50 @@ func (c *Cache) recallWhole(b pieces.Blob) *whole {
 	if w != nil || !known {
 		return w
 	}
-	w, statements, err := c.readProof(b)
+	p, err := c.readProof(b)
 	if err != nil {
 		c.log.Warn("proof not readable; the blob must be hashed again", "blob", b.String(), "err", err)
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		delete(c.proofs, b.Digest)
-		c.mu.Unlock()
 		return nil
 	}
-	c.shown.keep(b, statements)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.wholes[b]; now != nil {
-		return now
+	if c.wholes[b] == nil && c.proofs[b.Digest] {
+		c.wholes[b] = &whole{blob: b, places: p.places}
 	}
-	c.wholes[b] = w
-	return w
+	return c.wholes[b]
 }
 
-func (c *Cache) readProof(b pieces.Blob) (*whole, []pieces.Statement, error) {
+func (c *Cache) readProof(b pieces.Blob) (*proof, error) {
 	raw, err := c.state.ReadFile(proofName(b.Digest))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	proven, places, statements, err := parseProof(raw)
-	if err == nil && proven != b {
-		err = fmt.Errorf("it is about %d bytes, not %d: %w", proven.Size, b.Size, errProof)
+	p, err := parseProof(raw)
+	if err != nil {
+		return nil, err
 	}
-	return &whole{blob: proven, places: places}, statements, err
+	if p.blob != b {
+		return nil, fmt.Errorf("it is about %d bytes, not %d: %w", p.blob.Size, b.Size, errProof)
+	}
+	c.shown.keep(b, p.statements)
+	return p, nil
+}
+
+// statements returns the proofs of a whole blob's pieces, nil when they can't be
+// read. The slice is shared: the caller must not change it.
+func (c *Cache) statements(w *whole) []pieces.Statement {
+	if list, ok := c.shown.get(w.blob); ok {
+		return list
+	}
+	p, err := c.readProof(w.blob)
+	if err != nil {
+		c.withdraw(w, "its proof is not readable: "+err.Error())
+		return nil
+	}
+	return p.statements
 }
 
 // inPlace tells whether the file that was found right is still there, untouched.
@@ -74,31 +111,47 @@ func (c *Cache) inPlace(b pieces.Blob, p place) bool {
 	return err == nil && info.Mode().IsRegular() && stampOf(info) == p.stamp
 }
 
-// prove writes the proof file and remembers the blob as whole.
-func (c *Cache) prove(b pieces.Blob, places []place, statements []pieces.Statement) error {
-	if err := c.writeProof(b, places, statements); err != nil {
+// prove notes that a blob is whole in one more place. Statements that are known
+// already stay: their makers answer for them.
+func (c *Cache) prove(ctx context.Context, b pieces.Blob, at place, statements []pieces.Statement) (*whole, error) {
+	if err := acquire(ctx, c.proving); err != nil {
+		return nil, err
+	}
+	defer func() { <-c.proving }()
+	places := []place{at}
+	old := c.findWhole(b)
+	if old != nil {
+		if known := c.statements(old); known != nil || b.Pieces() == 0 {
+			places, statements = append(old.others(at.folder), at), known
+		}
+	}
+	if err := c.writeProof(&proof{blob: b, places: places, statements: statements}); err != nil {
+		return nil, err
+	}
+	w := &whole{blob: b, places: places}
+	c.mu.Lock()
+	c.wholes[b] = w
+	c.mu.Unlock()
+	if old != nil {
+		c.handles.forget(old)
+	}
+	return w, nil
+}
+
+// writeProof writes the file. It may be lost in a power cut, see proof.
+func (c *Cache) writeProof(p *proof) error {
+	if err := c.stage.WriteHint(c.state, proofName(p.blob.Digest), p.encode(), 0o600); err != nil {
 		return err
 	}
+	c.shown.keep(p.blob, p.statements)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wholes[b] = &whole{blob: b, places: places}
+	c.proofs[p.blob.Digest] = true
 	return nil
 }
 
-func (c *Cache) writeProof(b pieces.Blob, places []place, statements []pieces.Statement) error {
-	err := c.stage.WriteFileNoSync(c.state, proofName(b.Digest), encodeProof(b, places, statements), 0o600, false)
-	if err != nil {
-		return err
-	}
-	c.shown.keep(b, statements)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.proofs[b.Digest] = true
-	return nil
-}
-
-// withdraw forgets a blob that is not in any of its places any more.
-func (c *Cache) withdraw(w *whole) {
+// withdraw ends the offering of a blob.
+func (c *Cache) withdraw(w *whole, why string) {
 	c.mu.Lock()
 	current := c.wholes[w.blob] == w
 	if current {
@@ -109,58 +162,10 @@ func (c *Cache) withdraw(w *whole) {
 	if !current {
 		return
 	}
-	c.log.Warn("a blob was removed or changed by somebody; not offering it any more", "blob", w.blob.String())
+	c.log.Info("blob not offered any more", "blob", w.blob.String(), "why", why)
 	c.shown.drop(w.blob)
-	c.handles.forget(w.blob)
+	c.handles.forget(w)
 	if err := c.state.Remove(proofName(w.blob.Digest)); err != nil {
 		c.log.Warn("can't remove a proof", "err", err)
 	}
-}
-
-// statementCache keeps the statements of the whole blobs that were asked for
-// last; the others are read from their proofs again. A blob has up to some
-// thousand statements of 180 bytes, so all of a large cache would be too much.
-type statementCache struct {
-	mu    sync.Mutex
-	order []pieces.Blob // least recently used first
-	known map[pieces.Blob][]pieces.Statement
-}
-
-const shownBlobs = 32
-
-func (s *statementCache) keep(b pieces.Blob, statements []pieces.Statement) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(b)
-	if s.known == nil {
-		s.known = map[pieces.Blob][]pieces.Statement{}
-	}
-	s.known[b] = statements
-	s.order = append(s.order, b)
-	if len(s.order) > shownBlobs {
-		s.forget(s.order[0])
-	}
-}
-
-func (s *statementCache) drop(b pieces.Blob) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(b)
-}
-
-func (s *statementCache) forget(b pieces.Blob) {
-	delete(s.known, b)
-	for i, other := range s.order {
-		if other == b {
-			s.order = append(s.order[:i:i], s.order[i+1:]...)
-			return
-		}
-	}
-}
-
-func (s *statementCache) get(b pieces.Blob) ([]pieces.Statement, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list, ok := s.known[b]
-	return list, ok
 }

@@ -1,0 +1,88 @@
+package cachefs
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"p2pagent/pkg/pieces"
+)
+
+// readStep is how much is read before it is hashed: it stays in a core's cache
+// from one hash to the next.
+const readStep = 256 << 10
+
+var hashBuffers = sync.Pool{New: func() any { return new([readStep]byte) }}
+
+// scan reads a blob, shows it chunk by chunk, and compares its digest. Errors wrap
+// pieces.ErrDigest when it is not what its name says.
+func scan(ctx context.Context, r io.ReaderAt, b pieces.Blob, show func(off int64, chunk []byte) error) error {
+	buf := hashBuffers.Get().(*[readStep]byte)
+	defer hashBuffers.Put(buf)
+	sum := b.NewHash()
+	for off := int64(0); off < b.Size; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := r.ReadAt(buf[:min(readStep, b.Size-off)], off)
+		if n == 0 {
+			return errors.Join(err, io.ErrUnexpectedEOF)
+		}
+		sum.Write(buf[:n])
+		if err := show(off, buf[:n]); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return b.Check(sum)
+}
+
+// hash reads a blob once and returns the ids of its pieces, or an error that
+// wraps pieces.ErrDigest when it is not what its name says.
+func (c *Cache) hash(ctx context.Context, r io.ReaderAt, b pieces.Blob) ([]pieces.ID, error) {
+	digest := b.NewHash()
+	ids, err := c.hashPieces(ctx, r, b, b.String(), digest)
+	if err != nil {
+		return nil, err
+	}
+	return ids, b.Check(digest)
+}
+
+// hashPieces returns the ids of the pieces and feeds the whole digest in the same
+// pass. Of b only the size counts: its digest may be what is to be found out.
+func (c *Cache) hashPieces(ctx context.Context, r io.ReaderAt, b pieces.Blob, name string, digest io.Writer) ([]pieces.ID, error) {
+	buf := hashBuffers.Get().(*[readStep]byte)
+	defer hashBuffers.Put(buf)
+	ids := make([]pieces.ID, b.Pieces())
+	for i := range ids {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		off, n := b.Piece(i)
+		id := sha256.New()
+		if err := feed(io.MultiWriter(digest, id), r, off, n, buf[:]); err != nil {
+			return nil, fmt.Errorf("read piece %d: %w", i, err)
+		}
+		ids[i] = pieces.ID(id.Sum(nil))
+		c.onHash(name, off+n, b.Size)
+	}
+	return ids, nil
+}
+
+// feed writes exactly n bytes from off to w.
+func feed(w io.Writer, r io.ReaderAt, off, n int64, buf []byte) error {
+	m, err := io.CopyBuffer(onlyWriter{w}, onlyReader{io.NewSectionReader(r, off, n)}, buf)
+	if err == nil && m < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// onlyWriter and onlyReader keep io.CopyBuffer from going around the buffer.
+type (
+	onlyWriter struct{ io.Writer }
+	onlyReader struct{ io.Reader }
+)

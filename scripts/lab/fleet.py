@@ -106,17 +106,15 @@ def digest(path, like):
 # What is read out of `p2pagent status --format json` is read here and nowhere else.
 
 def seen_members(status):
-    members = status.get("members", 0)
-    return members if isinstance(members, int) else len(members)
+    return status["members"] + 1 if "members" in status else 0      # it counts the others
 
 
 def own_id(status):
-    return (status or {}).get("id", "")
+    return (status or {}).get("peer_id", "")
 
 
 def bans(status):
-    """The text of the part of the status that names banned members."""
-    return json.dumps((status or {}).get("bans", ""))
+    return [peer["peer_id"] for peer in (status or {}).get("banned") or []]
 
 
 # ---------------------------------------------------------------- all of them

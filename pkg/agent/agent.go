@@ -35,6 +35,10 @@ type Swarm interface {
 	Record(ctx context.Context, key string, maxAge time.Duration, get func(context.Context) ([]byte, error)) ([]byte, error)
 	// Fetch brings the blobs. It returns once the store has completed each.
 	Fetch(ctx context.Context, t Transfer, report func(Progress)) error
+	// Offer tells members that blobs are here which came another way than by
+	// Fetch, Withdraw that nothing of them is here any more.
+	Offer(blobs []pieces.Blob)
+	Withdraw(blobs []pieces.Blob)
 }
 
 // Forever as the age of a record means that it can't become wrong.
@@ -47,6 +51,9 @@ type Transfer struct {
 	Extents []pieces.Extent
 	// Upstream fetches an extent; nil when no upstream has these blobs.
 	Upstream Upstream
+	// Patience ends the transfer after so long without a byte; 0 is the swarm's
+	// own default.
+	Patience time.Duration
 }
 
 // Upstream has the shape that the swarm's member needs of it.
@@ -57,8 +64,9 @@ type Upstream interface {
 
 // Progress is what a transfer has brought so far.
 type Progress struct {
-	Upstream int64            // bytes
-	Peers    map[string]int64 // bytes by the name of the member
+	Upstream int64            // bytes of verified pieces
+	Arriving int64            // bytes from upstream, as they come
+	Peers    map[string]int64 // bytes of verified pieces by the name of the member
 	Missing  int              // pieces not here yet
 	Unheld   int              // of them, held by no member in sight
 	Waiting  string           // for what, when nothing moves

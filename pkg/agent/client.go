@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +27,9 @@ type Client struct {
 // maxLine bounds one line of an answer; a job with thousands of peers is far
 // below it.
 const maxLine = 8 << 20
+
+// silence is how long an agent that owes a line every heartbeat may be silent.
+const silence = 15 * heartbeat
 
 // NewClient returns a client of the agent on the socket at path. It connects
 // when it is used.
@@ -166,6 +170,12 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 
 // stream calls each for every line but the last, which it returns.
 func (c *Client) stream(ctx context.Context, path string, body any, each func(streamLine)) (streamLine, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	alarm := time.AfterFunc(silence, func() {
+		cancel(Errorf(NoAgent, "the agent on %s said nothing for %v", c.path, silence))
+	})
+	defer alarm.Stop()
 	resp, err := c.send(ctx, http.MethodPost, path, body)
 	if err != nil {
 		return streamLine{}, err
@@ -184,6 +194,7 @@ func (c *Client) stream(ctx context.Context, path string, body any, each func(st
 		case l.Type == typeError && l.Error != nil:
 			return streamLine{}, l.Error.unwire()
 		}
+		alarm.Reset(silence)
 		each(l)
 	}
 	return streamLine{}, c.cutOff(ctx, lines.Err())
@@ -194,8 +205,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if inner, ok := err.(*url.Error); ok {
-		err = inner.Err // without the made-up http://p2pagent
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		err = e.Err // without the made-up http://p2pagent, and the path once
 	}
 	return &Error{Kind: NoAgent, Err: err, Message: fmt.Sprintf("no agent on %s: %v", c.path, err)}
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -82,31 +81,15 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	if up := a.upstreamFor(l); up != nil {
 		t.Upstream = up
 	}
-	return a.transfer(ctx, j, t)
+	if l.seeded {
+		t.Patience = seededPatience
+	}
+	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) { j.update(func(v *Job) { v.take(p) }) })
 }
 
-// patience is how long a transfer may go without a byte, while no wait that
-// somebody imposed runs. Before it ends a dead upstream has been given up and
-// tried again, and a dead member has been replaced several times.
-const patience = 5 * time.Minute
-
-// transfer runs the network part and ends it when nothing moves for patience.
-func (a *Agent) transfer(ctx context.Context, j *job, t Transfer) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	moved, last := time.Now(), int64(0)
-	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) {
-		var got int64
-		j.update(func(v *Job) { v.take(p); got = v.received() })
-		now := time.Now()
-		if got != last || a.waiting(now) != "" {
-			moved, last = now, got
-		}
-		if now.Sub(moved) >= patience {
-			cancel(Errorf(Stalled, "no byte for %v while waiting for %s", patience, cmp.Or(p.Waiting, "the swarm")))
-		}
-	})
-}
+// seededPatience is how long a transfer that no upstream can help may go without
+// a byte: its seeders are gone, and a stated failure is better than a long wait.
+const seededPatience = time.Minute
 
 // begin adopts what is here. It is not asked to when all is committed, which
 // keeps a repeated fetch from touching the disk.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"p2pagent/pkg/cachefs"
@@ -142,8 +143,20 @@ func (a *Agent) Remove(ref pieces.Ref, dryRun bool) (Removed, error) {
 	if out.Freed, err = a.opt.Cache.Remove(ref); err != nil {
 		return Removed{}, err
 	}
+	a.withdraw(s)
 	if err := a.forget(ref, s.Commit); err != nil {
 		return out, fmt.Errorf("remove %s: %w", ref, err)
 	}
 	return out, nil
+}
+
+// withdraw tells members what this one does not hold any more.
+func (a *Agent) withdraw(s *cachefs.Snapshot) {
+	if s.Outline == nil {
+		return
+	}
+	a.opt.Swarm.Withdraw(slices.DeleteFunc(pieces.Blobs(s.Outline.Files), func(b pieces.Blob) bool {
+		held := a.opt.Cache.Held(b)
+		return held != nil && held.Count() > 0
+	}))
 }

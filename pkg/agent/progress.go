@@ -50,6 +50,8 @@ type Job struct {
 	Path   string `json:"path,omitempty"`   // of the snapshot, when done
 	Kind   Kind   `json:"kind,omitempty"`   // of the failure
 	Reason string `json:"reason,omitempty"` // of the failure
+
+	arriving int64 // from upstream, pieces that are not whole yet included
 }
 
 // FromPeers returns the bytes that came from other members.
@@ -70,7 +72,7 @@ func (j Job) received() int64 { return j.Upstream + j.FromPeers() }
 // take copies what the swarm reports into the job. Bytes that came twice, at the
 // end of a transfer, count for their source but complete nothing.
 func (j *Job) take(p Progress) {
-	j.Upstream, j.Peers = p.Upstream, maps.Clone(p.Peers)
+	j.Upstream, j.arriving, j.Peers = p.Upstream, p.Arriving, maps.Clone(p.Peers)
 	j.Missing, j.Unheld, j.Waiting = p.Missing, p.Unheld, p.Waiting
 	j.Completed = min(j.Here+j.received(), j.Total)
 }
@@ -133,7 +135,7 @@ func (j *Job) gauge(m *meter, now time.Time) {
 	if j.Status != Fetching {
 		return
 	}
-	m.observe(now, j.received())
+	m.observe(now, max(j.arriving, j.Upstream)+j.FromPeers())
 	j.Rate, j.Idle, j.ETA = m.rate(), now.Sub(m.last).Seconds(), 0
 	if j.Rate > 0 {
 		j.ETA = float64(j.Total-j.Completed) / float64(j.Rate)

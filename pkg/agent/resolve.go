@@ -46,7 +46,7 @@ func (a *Agent) resolve(ctx context.Context, j *job) (resolved, error) {
 		commit, err := pieces.ParseCommit(string(raw))
 		return resolved{commit: commit}, err
 	}
-	if !a.is(err, NotFound) && !a.is(err, Unreachable) {
+	if ctx.Err() != nil || !(a.is(err, NotFound) || a.is(err, Unreachable) || a.is(err, Stalled)) {
 		return resolved{}, err
 	}
 	return a.resolveWithoutHub(ctx, ref, err)

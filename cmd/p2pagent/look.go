@@ -1,0 +1,371 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"p2pagent/pkg/agent"
+	"p2pagent/pkg/pieces"
+)
+
+// askWait bounds a question to an agent on this machine.
+const askWait = 30 * time.Second
+
+// printJSON writes one object with the schema's version.
+func (p *program) printJSON(key string, v any) error {
+	return json.NewEncoder(p.stdout).Encode(map[string]any{"schema_version": agent.SchemaVersion, key: v})
+}
+
+// query is a command that asks an agent one thing.
+func (p *program) query(use, short string, run func(ctx context.Context, s *session, c *agent.Client) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
+	s := p.newSession(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx, cancel, err := s.begin(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer cancel()
+		ctx, stop := context.WithTimeoutCause(ctx, askWait, &timeoutError{askWait})
+		defer stop()
+		return run(ctx, s, s.client())
+	}
+	return cmd
+}
+
+func (p *program) statusCmd() *cobra.Command {
+	return p.query("status", "how the agent is", func(ctx context.Context, s *session, c *agent.Client) error {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		switch s.format {
+		case formatJSON:
+			return json.NewEncoder(p.stdout).Encode(st)
+		case formatQuiet:
+			_, err := fmt.Fprintln(p.stdout, st.PeerID)
+			return err
+		}
+		return table(p.stdout, statusRows(st))
+	})
+}
+
+func statusRows(st agent.Status) [][]string {
+	rows := [][]string{
+		{"agent", fmt.Sprintf("%s, pid %d, up %s", st.Version, st.PID, spanText(time.Since(st.Started)))},
+		{"name", st.Name}, {"peer", st.PeerID}, {"swarm key", st.SwarmKey},
+		{"members", fmt.Sprintf("%d others in sight%s", st.Members, unless(st.Settled, ", still looking"))},
+		{"hub", st.Endpoint + unless(st.Upstream, ", not asked by this member") + when(st.Offline, ", offline")},
+		{"hub cache", fmt.Sprintf("%s, %s free", st.HubCache, bytesText(st.Free))},
+		{"state", st.StateDir}, {"jobs", fmt.Sprint(st.Jobs, " running")},
+	}
+	if st.Waiting != "" {
+		rows = append(rows, []string{"waiting", st.Waiting})
+	}
+	for _, b := range st.Banned {
+		rows = append(rows, []string{"banned", fmt.Sprintf("%s (%s) until %s: %s", b.Name, b.PeerID, b.BannedUntil.Local().Format(time.TimeOnly), b.Banned)})
+	}
+	return rows
+}
+
+func when(ok bool, text string) string {
+	if ok {
+		return text
+	}
+	return ""
+}
+
+func unless(ok bool, text string) string { return when(!ok, text) }
+
+func (p *program) psCmd() *cobra.Command {
+	return p.query("ps", "jobs that run, and the last that ended", func(ctx context.Context, s *session, c *agent.Client) error {
+		jobs, err := c.Jobs(ctx)
+		if err != nil {
+			return err
+		}
+		switch s.format {
+		case formatJSON:
+			return p.printJSON("jobs", jobs)
+		case formatQuiet:
+			for _, j := range jobs {
+				if !j.Ended() {
+					fmt.Fprintln(p.stdout, j.Ref)
+				}
+			}
+			return nil
+		}
+		rows := [][]string{{"ID", "REF", "STATE", "DONE", "OF", "DETAIL"}}
+		for _, j := range jobs {
+			rows = append(rows, []string{j.ID, j.Ref, string(j.Status), bytesText(j.Completed), bytesText(j.Total), detail(j)})
+		}
+		return table(p.stdout, rows)
+	})
+}
+
+func detail(j agent.Job) string {
+	switch {
+	case j.Status == agent.Failed:
+		return j.Reason
+	case j.Status == agent.Done:
+		return sources(j.Upstream, j.FromPeers(), j.Here) + ", " + spanText(time.Since(j.Finished)) + " ago"
+	case j.Status == agent.Fetching:
+		return amounts(j)
+	}
+	return j.Waiting
+}
+
+func (p *program) peersCmd() *cobra.Command {
+	return p.query("peers", "the other members", func(ctx context.Context, s *session, c *agent.Client) error {
+		peers, err := c.Peers(ctx)
+		if err != nil {
+			return err
+		}
+		switch s.format {
+		case formatJSON:
+			return p.printJSON("peers", peers)
+		case formatQuiet:
+			for _, m := range peers {
+				fmt.Fprintln(p.stdout, m.PeerID)
+			}
+			return nil
+		}
+		rows := [][]string{{"NAME", "PEER", "STATE", "FROM", "TO", "RATE"}}
+		for _, m := range peers {
+			rows = append(rows, []string{m.Name, m.PeerID, peerState(m), bytesText(m.In), bytesText(m.Out), bytesText(int64(m.Rate)) + "/s"})
+		}
+		return table(p.stdout, rows)
+	})
+}
+
+func peerState(m agent.Peer) string {
+	switch {
+	case m.Banned != "":
+		return "banned: " + m.Banned
+	case m.Neighbour && m.Silent > 5:
+		return "silent for " + spanText(seconds(m.Silent))
+	case m.Neighbour:
+		return "neighbour"
+	case m.Fault != "":
+		return "no stream: " + m.Fault
+	}
+	return "member"
+}
+
+func (p *program) lsCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "snapshots in the cache", Long: "List the snapshots in the cache.", Args: cobra.NoArgs}
+	s := p.newSession(cmd).orStandalone(cmd)
+	cmd.RunE = s.withLibrary(func(ctx context.Context, lib library, _ []pieces.Ref) error {
+		list, err := lib.List(ctx)
+		if err != nil {
+			return err
+		}
+		switch s.format {
+		case formatJSON:
+			return p.printJSON("snapshots", list)
+		case formatQuiet:
+			for _, x := range list {
+				fmt.Fprintln(p.stdout, x.Ref)
+			}
+			return nil
+		}
+		rows := [][]string{{"REF", "COMMIT", "SIZE", "FILES", "STATE"}}
+		for _, x := range list {
+			rows = append(rows, []string{x.Ref, x.Commit[:12], bytesText(x.Size), fileCount(x), snapshotState(x)})
+		}
+		return table(p.stdout, rows)
+	})
+	return cmd
+}
+
+func fileCount(x agent.Snapshot) string {
+	if x.Listed == 0 {
+		return "?"
+	}
+	return fmt.Sprintf("%d/%d", x.Files, x.Listed)
+}
+
+func snapshotState(x agent.Snapshot) string {
+	state := "partial"
+	switch {
+	case x.Complete:
+		state = "complete"
+	case x.Listed == 0:
+		state = "unlisted"
+	}
+	return state + when(x.Seeded, ", seeded") + when(x.Kept, ", kept")
+}
+
+func (p *program) showCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "show REF", Short: "one snapshot and its files", Long: "Show one snapshot in the cache and its files.", Args: cobra.ExactArgs(1)}
+	s := p.newSession(cmd).orStandalone(cmd)
+	cmd.RunE = s.withLibrary(func(ctx context.Context, lib library, refs []pieces.Ref) error {
+		x, files, err := lib.Show(ctx, refs[0])
+		if err != nil {
+			return err
+		}
+		switch s.format {
+		case formatJSON:
+			return json.NewEncoder(p.stdout).Encode(struct {
+				SchemaVersion int `json:"schema_version"`
+				agent.Snapshot
+				Contents []agent.File `json:"contents"`
+			}{agent.SchemaVersion, x, files})
+		case formatQuiet:
+			_, err := fmt.Fprintln(p.stdout, x.Path)
+			return err
+		}
+		return p.showText(x, files)
+	})
+	return cmd
+}
+
+func (p *program) showText(x agent.Snapshot, files []agent.File) error {
+	rows := [][]string{
+		{"ref", x.Ref}, {"commit", x.Commit}, {"revisions", strings.Join(x.Revision, " ")}, {"path", x.Path},
+		{"size", bytesText(x.Size)}, {"files", fileCount(x)}, {"state", snapshotState(x)}, {"updated", x.RefTime.Local().Format(time.DateTime)},
+	}
+	if err := table(p.stdout, rows); err != nil || len(files) == 0 {
+		return err
+	}
+	fmt.Fprintln(p.stdout)
+	rows = [][]string{{"SIZE", "PIECES", "HERE", "DIGEST", "PATH"}}
+	for _, f := range files {
+		rows = append(rows, []string{bytesText(f.Size), fmt.Sprint(f.Pieces), when(f.Here, "yes") + unless(f.Here, "no"), f.Digest[:12], f.Path})
+	}
+	return table(p.stdout, rows)
+}
+
+func (p *program) verifyCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "verify REF...", Short: "hash snapshots again", Args: cobra.MinimumNArgs(1),
+		Long: "Hash every file of snapshots in the cache and compare it with its digest.\nExit code 7 when one differs."}
+	s := p.newSession(cmd).orStandalone(cmd)
+	cmd.RunE = s.withLibrary(func(ctx context.Context, lib library, refs []pieces.Ref) error {
+		return s.each(refs, func(ref pieces.Ref) error { return s.verify(ctx, lib, ref) })
+	})
+	return cmd
+}
+
+func (s *session) verify(ctx context.Context, lib library, ref pieces.Ref) error {
+	last := time.Now()
+	problems, err := lib.Verify(ctx, ref, func(v agent.Verifying) {
+		if s.format == formatHuman && time.Since(last) >= lineEvery {
+			last = time.Now()
+			fmt.Fprintf(s.p.stderr, "p2pagent: %s verifying %s of %s\n", ref, bytesText(v.Done), bytesText(v.Total))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if s.format == formatJSON {
+		if problems == nil {
+			problems = []agent.Problem{}
+		}
+		err = json.NewEncoder(s.p.stdout).Encode(map[string]any{"schema_version": agent.SchemaVersion, "type": "result", "ref": ref.String(), "problems": problems})
+	} else {
+		err = s.verifyText(ref, problems)
+	}
+	if err == nil && len(problems) > 0 {
+		err = &agent.Error{Kind: agent.Integrity, Message: fmt.Sprintf("verify %s: %d files are not as they should be", ref, len(problems)),
+			Hint: "remove the snapshot with `p2pagent rm` and fetch it again; look at the disk's health"}
+	}
+	return err
+}
+
+func (s *session) verifyText(ref pieces.Ref, problems []agent.Problem) error {
+	for _, x := range problems {
+		fmt.Fprintf(s.p.stdout, "%s: %s\n", clean(x.Path), clean(x.Reason))
+	}
+	if len(problems) > 0 || s.format == formatQuiet {
+		return nil
+	}
+	_, err := fmt.Fprintf(s.p.stdout, "%s: every file is as it should be\n", ref)
+	return err
+}
+
+func (p *program) rmCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "rm REF...", Aliases: []string{"remove"}, Short: "take snapshots out of the cache", Args: cobra.MinimumNArgs(1),
+		Long: "Take snapshots, with all refs that mean them, out of the cache. Asks first. Files\nthat other snapshots use stay."}
+	s := p.newSession(cmd).orStandalone(cmd)
+	var yes, dryRun bool
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")
+	cmd.RunE = s.withLibrary(func(ctx context.Context, lib library, refs []pieces.Ref) error {
+		return s.each(refs, func(ref pieces.Ref) error { return s.remove(ctx, lib, ref, yes, dryRun) })
+	})
+	return cmd
+}
+
+func (s *session) remove(ctx context.Context, lib library, ref pieces.Ref, yes, dryRun bool) error {
+	would, err := lib.Remove(ctx, ref, true)
+	if err != nil {
+		return err
+	}
+	if dryRun {
+		return s.printRemoved(would)
+	}
+	if !yes {
+		if err := s.p.confirm(fmt.Sprintf("remove %s (commit %s), up to %s?", ref, would.Commit[:12], bytesText(would.Freed))); err != nil {
+			return err
+		}
+	}
+	gone, err := lib.Remove(ctx, ref, false)
+	if err != nil {
+		return err
+	}
+	return s.printRemoved(gone)
+}
+
+func (s *session) printRemoved(r agent.Removed) error {
+	var err error
+	switch {
+	case s.format == formatJSON:
+		err = s.p.printJSON("removed", r)
+	case s.format == formatQuiet:
+		_, err = fmt.Fprintln(s.p.stdout, r.Ref)
+	case r.DryRun:
+		_, err = fmt.Fprintf(s.p.stdout, "would remove %s, up to %s\n", clean(r.Ref), bytesText(r.Freed))
+	default:
+		_, err = fmt.Fprintf(s.p.stdout, "removed %s, %s freed\n", clean(r.Ref), bytesText(r.Freed))
+	}
+	return err
+}
+
+// confirm asks on stderr and reads a line.
+func (p *program) confirm(question string) error {
+	if !p.ask {
+		return usagef("%s Nobody to ask: add --yes", question)
+	}
+	fmt.Fprintf(p.stderr, "%s [y/N] ", clean(question))
+	line, err := bufio.NewReader(p.stdin).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return agent.Errorf(agent.Other, "not removed")
+}
+
+// withLibrary makes a command's body out of do: settings, references, agent.
+func (s *session) withLibrary(do func(ctx context.Context, lib library, refs []pieces.Ref) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		refs, err := refsOf(args)
+		if err != nil {
+			return err
+		}
+		ctx, cancel, err := s.begin(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer cancel()
+		return s.look(ctx, func(ctx context.Context, lib library) error { return do(ctx, lib, refs) })
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"p2pagent/pkg/agent"
+	"p2pagent/pkg/cachefs"
+	"p2pagent/pkg/hub"
+	"p2pagent/pkg/pieces"
+	"p2pagent/pkg/seeder"
+	"p2pagent/pkg/swarm"
+)
+
+// member is one live member with all its parts: what `agent` runs for long and
+// --standalone for one command.
+type member struct {
+	settings *settings
+	log      *slog.Logger
+
+	cache   *cachefs.Cache
+	host    host.Host
+	members *swarm.Members
+	node    *swarm.Node
+	hub     *hub.Client // nil when the Hub is not asked
+	agent   *agent.Agent
+	side    *swarmSide
+}
+
+// seederMemory bounds unfinished pieces: eight ranges of small pieces, two of the
+// largest. It is the largest part of an agent's memory.
+const seederMemory = 32 << 20
+
+// newMember builds a member out of its settings. It takes the cache's lock and
+// opens the swarm port; Close gives both back.
+func newMember(s *settings, log *slog.Logger) (_ *member, err error) {
+	m := &member{settings: s, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	key, err := s.key()
+	if err != nil {
+		return nil, err
+	}
+	identity, err := loadIdentity(s.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	signer := pieces.NewSigner(identity)
+	m.cache, err = cachefs.Open(cachefs.Options{
+		Hub: s.HubCache, State: filepath.Join(s.StateDir, "cache"), Signer: signer, Logger: log.With("part", "cache"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	gater := swarm.NewGater(key)
+	m.host, err = swarm.NewHost(swarm.HostOptions{
+		Identity: identity, Listen: net.JoinHostPort(s.Bind, strconv.Itoa(s.SwarmPort)),
+		Gater: gater, Software: software(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	facts, err := m.facts()
+	if err != nil {
+		return nil, err
+	}
+	m.members, err = swarm.NewMembers(swarm.MemberOptions{
+		Key: key, Bind: s.Bind, Port: s.GossipPort, Advertise: s.Advertise,
+		Join: s.Join, JoinTimeout: time.Duration(s.JoinTimeout), Facts: facts, Gater: gater,
+		OnUp:   func(f swarm.Facts) { m.node.MemberUp(f) },
+		OnDown: func(id peer.ID) { m.node.MemberDown(id) },
+		Logger: log.With("part", "gossip"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.node, err = swarm.New(swarm.Config{
+		Host: m.host, Members: m.members, Store: m.cache, Signer: signer, Name: facts.Name, Software: facts.Software,
+		Records:  func(key string) ([]byte, bool) { return m.agent.Record(key) },
+		Fetchers: s.Fetchers, Upstream: facts.Upstream,
+		UploadLimit: int64(s.UploadLimit), DownloadLimit: int64(s.DownloadLimit),
+		OnHold: m.held, Logger: log.With("part", "swarm"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.side = &swarmSide{node: m.node, members: m.members}
+	o := agent.Options{
+		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
+		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: seederMemory, Logger: log.With("part", "seeder")}),
+		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: log,
+	}
+	if facts.Upstream {
+		m.hub, err = hub.New(hub.Options{
+			Endpoint: s.HubEndpoint, Token: hub.EnvToken(s.get), UserAgent: software(),
+			OnWait: m.told, Logger: log.With("part", "hub"),
+		})
+		if err != nil {
+			return nil, usagef("%w", err)
+		}
+		o.Hub = limitHub(m.hub, s.UpstreamLimit)
+	}
+	m.agent, err = agent.New(o)
+	return m, err
+}

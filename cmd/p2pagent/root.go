@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"p2pagent/pkg/agent"
+)
+
+const rootLong = `p2pagent brings models from the Hugging Face Hub onto every node of a fleet with
+one upstream copy, each piece verified, into the cache that Hub clients read.
+
+Exit codes: 0 ok, 1 other, 2 usage, 3 partial, 4 not found, 5 not authorised or
+gated, 6 no space, 7 integrity, 8 stalled, out of time or Hub not reachable,
+9 agent not reachable, 130 and 143 stopped by a signal.`
+
+// main runs the command line and returns the exit code.
+func (p *program) main(ctx context.Context, args []string) int {
+	root := p.root()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && !started(cmd) {
+		err = usageOf(cmd, err)
+	}
+	if err != nil {
+		p.report(cmd, err)
+	}
+	return exitCode(err)
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "p2pagent", Short: "models on every node with one upstream copy", Long: rootLong,
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usagef("p2pagent: which verb?")
+		},
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) { markStarted(cmd) },
+	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "model", Title: "Models:"}, &cobra.Group{ID: "look", Title: "Look:"})
+	for group, list := range map[string][]*cobra.Command{
+		"run":   {p.agentCmd(), p.keygenCmd(), p.configCmd()},
+		"model": {p.fetchCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.rmCmd()},
+		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd()},
+	} {
+		for _, c := range list {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(p.versionCmd())
+	return root
+}
+
+// The annotation tells errors of the command line, which cobra finds before it
+// runs anything, from those of the command.
+const startedKey = "started"
+
+func markStarted(cmd *cobra.Command) {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[startedKey] = "yes"
+}
+
+func started(cmd *cobra.Command) bool { return cmd.Annotations[startedKey] != "" }
+
+func usageOf(cmd *cobra.Command, err error) error {
+	return &agent.Error{Kind: agent.Usage, Message: err.Error(), Err: err, Hint: "see `" + cmd.CommandPath() + " --help`"}
+}
+
+// report writes the error where people and programs look for it: on stderr, and
+// with --format json as the last object on stdout too.
+func (p *program) report(cmd *cobra.Command, err error) {
+	if f := cmd.Flags().Lookup("format"); f != nil && f.Value.String() == string(formatJSON) {
+		line := errorLine{SchemaVersion: agent.SchemaVersion, Type: "error", Code: exitCode(err),
+			Error: errorBody{string(classify(err)), err.Error(), hint(err)}}
+		json.NewEncoder(p.stdout).Encode(line)
+	}
+	for _, e := range flatten(err) {
+		fmt.Fprintln(p.stderr, "p2pagent: "+clean(strings.TrimPrefix(e.Error(), "p2pagent: ")))
+	}
+	if text := hint(err); text != "" {
+		fmt.Fprintln(p.stderr, "hint: "+clean(text))
+	}
+}
+
+type errorLine struct {
+	SchemaVersion int       `json:"schema_version"`
+	Type          string    `json:"type"`
+	Code          int       `json:"code"`
+	Error         errorBody `json:"error"`
+}
+
+type errorBody struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// flatten returns the errors that were joined, one line each.
+func flatten(err error) []error {
+	faults, ok := errors.AsType[*configError](err)
+	if !ok {
+		return []error{err}
+	}
+	return faults.faults
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The types of configuration values. Each is a pflag.Value; Type is what help
+// shows and what a file's value is checked against.
+
+// sizeValue is a number of bytes (a second), such as 100M or 1.5GiB; 0 means no
+// limit.
+type sizeValue int64
+
+var sizeUnits = []struct {
+	suffix string
+	factor float64
+}{
+	{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"tib", 1 << 40},
+	{"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9}, {"tb", 1e12},
+	{"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"t", 1e12}, {"b", 1}, {"", 1},
+}
+
+func (v *sizeValue) Set(s string) error {
+	text := strings.ToLower(strings.TrimSpace(s))
+	for _, u := range sizeUnits {
+		number, ok := strings.CutSuffix(text, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || !(n >= 0) || n*u.factor >= 1<<62 {
+			break
+		}
+		*v = sizeValue(n * u.factor)
+		return nil
+	}
+	return fmt.Errorf("want a size such as 100MB or 1GiB, got %q", s)
+}
+
+func (v *sizeValue) String() string { return strconv.FormatInt(int64(*v), 10) }
+func (v *sizeValue) Type() string   { return "size" }
+
+// listValue is a list of words: a flag given several times, or commas.
+type listValue []string
+
+func (v *listValue) Set(s string) error {
+	for word := range strings.SplitSeq(s, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			*v = append(*v, word)
+		}
+	}
+	return nil
+}
+
+func (v *listValue) String() string { return strings.Join(*v, ",") }
+func (v *listValue) Type() string   { return "list" }
+
+// labelsValue is what the operator says about the node: k=v, several times or
+// with commas.
+type labelsValue map[string]string
+
+func (v *labelsValue) Set(s string) error {
+	for pair := range strings.SplitSeq(s, ",") {
+		if strings.TrimSpace(pair) == "" {
+			continue
+		}
+		k, val, ok := strings.Cut(strings.TrimSpace(pair), "=")
+		if !ok || k == "" {
+			return fmt.Errorf("want key=value, got %q", pair)
+		}
+		if *v == nil {
+			*v = labelsValue{}
+		}
+		(*v)[k] = val
+	}
+	return nil
+}
+
+func (v *labelsValue) String() string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(*v)) {
+		out = append(out, k+"="+(*v)[k])
+	}
+	return strings.Join(out, ",")
+}
+func (v *labelsValue) Type() string { return "labels" }
+
+// spanValue is a duration above zero.
+type spanValue time.Duration
+
+func (v *spanValue) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("want a duration such as 30s or 5m, got %q", s)
+	}
+	*v = spanValue(d)
+	return nil
+}
+
+func (v *spanValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return time.Duration(*v).String()
+}
+func (v *spanValue) Type() string { return "duration" }
+
+// formatValue is how results are written.
+type formatValue string
+
+const (
+	formatHuman formatValue = "human"
+	formatJSON  formatValue = "json"
+	formatQuiet formatValue = "quiet"
+)
+
+func (v *formatValue) Set(s string) error {
+	switch f := formatValue(s); f {
+	case formatHuman, formatJSON, formatQuiet:
+		*v = f
+		return nil
+	}
+	return fmt.Errorf("want human, json or quiet, got %q", s)
+}
+
+func (v *formatValue) String() string { return string(*v) }
+func (v *formatValue) Type() string   { return "human|json|quiet" }

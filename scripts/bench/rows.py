@@ -263,7 +263,7 @@ def judge_memory(figures):
 def play_liar(f, variant, _caps):
     liar = f.nodes[1]
     if variant == "liar":
-        liar.binary, liar.extra_env, liar.awaited = f"{f.bin}/p2pagent-p2ptest", {"P2PAGENT_TEST_CORRUPT": "0.1"}, False
+        liar.binary, liar.extra_env, liar.awaited = f"{f.bin}/p2pagent-p2ptest", {"P2PAGENT_TEST_CORRUPT": "10"}, False
     f.serve()
     f.start()
     name = fleet.own_id(liar.status())

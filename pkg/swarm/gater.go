@@ -46,7 +46,7 @@ type Gater struct {
 	open     bool
 	patience time.Duration
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex                 // guards all below
 	admitted map[peer.ID][]ma.Multiaddr // and where they were seen
 	banned   map[peer.ID]time.Time
 	waiting  int

@@ -76,19 +76,20 @@ func (j *joiner) run(ctx context.Context) {
 	}
 }
 
-// settle returns when the view is settled or JoinTimeout passed.
+// settle returns when the view is settled or, after at least one round,
+// JoinTimeout has passed without an answer.
 func (j *joiner) settle(ctx context.Context) {
 	deadline := time.Now().Add(j.m.o.JoinTimeout)
 	for ctx.Err() == nil && !j.isSettled() {
-		if j.since.IsZero() && !time.Now().Before(deadline) {
-			j.m.log.Warn("joined nobody, going on alone", "timeout", j.m.o.JoinTimeout, "err", j.m.JoinError())
-			return
-		}
 		j.launch(ctx, j.missing(ctx))
 		if !j.since.IsZero() {
 			j.launch(ctx, j.met())
 		}
 		j.listen(ctx, joinRound/2+rand.N(joinRound))
+		if j.since.IsZero() && !time.Now().Before(deadline) {
+			j.m.log.Warn("joined nobody, going on alone", "timeout", j.m.o.JoinTimeout, "err", j.m.JoinError())
+			return
+		}
 	}
 }
 

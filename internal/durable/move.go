@@ -52,8 +52,8 @@ func (r *Root) SameMount(other *Root) (bool, error) {
 
 // inParents calls fn with descriptors of the two folders that hold the names.
 func (r *Root) inParents(op, name string, to *Root, newName string, fn func(from, into int) error) error {
-	if path.Base(name) == ".." || path.Base(newName) == ".." {
-		return &fs.PathError{Op: op, Path: newName, Err: fs.ErrInvalid}
+	if !fs.ValidPath(name) || !fs.ValidPath(newName) {
+		return &os.LinkError{Op: op, Old: name, New: newName, Err: fs.ErrInvalid}
 	}
 	from, err := r.root.Open(path.Dir(name))
 	if err != nil {

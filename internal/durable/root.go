@@ -116,6 +116,9 @@ func (r *Root) MkdirAll(name string, perm fs.FileMode) error {
 	if name == "." {
 		return nil
 	}
+	if !fs.ValidPath(name) {
+		return &fs.PathError{Op: "mkdir", Path: name, Err: fs.ErrInvalid}
+	}
 	parent := path.Dir(name)
 	if err := r.MkdirAll(parent, perm); err != nil {
 		return err

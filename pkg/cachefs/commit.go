@@ -17,8 +17,8 @@ import (
 )
 
 // Commit makes a snapshot visible to Hub clients: the given files of an outline,
-// whose blobs the repository must all have (ErrIncomplete otherwise). It returns
-// the snapshot's absolute path. The order, each step durable before the next:
+// whose blobs must all be in the cache (ErrIncomplete otherwise). It returns the
+// snapshot's absolute path. The order, each step durable before the next:
 // links, trees/<commit>.json (only when files are all of the outline: with it
 // clients refuse a snapshot that lacks a file), refs/<revision> last, and only
 // when revision is not a commit id. What is right already is not written again,
@@ -37,10 +37,8 @@ func (c *Cache) commit(ctx context.Context, o *pieces.Outline, files []pieces.Fi
 		return "", err
 	}
 	folder := o.Repo.Folder()
-	for _, b := range pieces.Blobs(files) {
-		if !c.hasIn(folder, b) {
-			return "", fmt.Errorf("blob %s: %w", b, ErrIncomplete)
-		}
+	if err := c.checkBlobs(ctx, folder, pieces.Blobs(files)); err != nil {
+		return "", err
 	}
 	if err := c.linkAll(ctx, folder, o.Commit, files); err != nil {
 		return "", err
@@ -49,6 +47,26 @@ func (c *Cache) commit(ctx context.Context, o *pieces.Outline, files []pieces.Fi
 		return "", err
 	}
 	return filepath.Join(c.hubDir, filepath.FromSlash(snapshotName(folder, o.Commit))), nil
+}
+
+// checkBlobs makes sure that the repository has every blob as it was found right.
+// A client that fetched the same blob may have renamed its own over ours since:
+// then that one is hashed.
+func (c *Cache) checkBlobs(ctx context.Context, folder string, blobs []pieces.Blob) error {
+	const tries = 3 // against somebody who goes on replacing
+	a := adopter{Cache: c, folder: folder}
+	for _, b := range blobs {
+		for try := 0; !c.hasIn(folder, b); try++ {
+			found, err := a.adopt(ctx, b)
+			if err == nil && (!found || try == tries) {
+				err = ErrIncomplete
+			}
+			if err != nil {
+				return fmt.Errorf("blob %s: %w", b, err)
+			}
+		}
+	}
+	return nil
 }
 
 // name writes what makes clients find the snapshot.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -15,14 +14,15 @@ import (
 // encodeTree writes the listing as huggingface_hub's write_tree_cache does, byte
 // for byte: json.dump(indent=1), keys sorted, ASCII only. It leaves out xet_hash,
 // which alone would send a client to Xet storage without a way back.
+//
+// files are in the outline's order, which is that of the bytes of the paths; of
+// valid UTF-8 it is the same as that of the code points, by which Python sorts.
 func encodeTree(files []pieces.File) []byte {
 	if len(files) == 0 {
 		return []byte("{\n \"format_version\": 1,\n \"files\": {}\n}")
 	}
 	var out bytes.Buffer
 	out.WriteString("{\n \"format_version\": 1,\n \"files\": {")
-	files = slices.Clone(files)
-	slices.SortFunc(files, func(a, b pieces.File) int { return comparePython(a.Path, b.Path) })
 	for i, f := range files {
 		if i > 0 {
 			out.WriteByte(',')
@@ -36,10 +36,6 @@ func encodeTree(files []pieces.File) []byte {
 	out.WriteString("\n }\n}")
 	return out.Bytes()
 }
-
-// comparePython orders by code points, as Python sorts strings. For valid UTF-8
-// that is the order of the bytes.
-func comparePython(a, b string) int { return bytes.Compare([]byte(a), []byte(b)) }
 
 // quoteASCII is Python's json.dumps of a string: everything outside printable
 // ASCII as \uXXXX, astral characters as two of them.

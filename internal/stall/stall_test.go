@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,16 +156,16 @@ func TestCloseFreesBlockedRead(t *testing.T) {
 }
 
 // zero answers every Read with no byte and no error, a second later.
-type zero struct{ closed bool }
+type zero struct{ closed atomic.Bool }
 
 func (z *zero) Read([]byte) (int, error) {
 	time.Sleep(time.Second)
-	if z.closed {
+	if z.closed.Load() {
 		return 0, net.ErrClosed
 	}
 	return 0, nil
 }
-func (z *zero) Close() error { z.closed = true; return nil }
+func (z *zero) Close() error { z.closed.Store(true); return nil }
 
 func TestEmptyReadsAreSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

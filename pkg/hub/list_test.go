@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
@@ -88,13 +89,13 @@ func TestR12ChainThatTurnsInACircle(t *testing.T) {
 }
 
 func TestR13SecondPageFailsOnce(t *testing.T) {
-	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
-		small := hubtest.New(hubtest.Options{PageSize: 2})
-		commit := small.AddRepo(deep())
-		small.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.Tree, Nth: 2, Status: 500})
-		c = newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: small.Memory(t).Transport(t)})
+	synctest.Test(t, func(t *testing.T) {
+		s := hubtest.New(hubtest.Options{PageSize: 2})
+		commit := s.AddRepo(deep())
+		s.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.Tree, Nth: 2, Status: 500})
+		c := newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: s.Memory(t).Transport(t)})
 		got, err := c.List(t.Context(), ref("org/model").Repo, commit)
-		if err != nil || !reflect.DeepEqual(got, small.Outline("org/model", commit)) {
+		if err != nil || !reflect.DeepEqual(got, s.Outline("org/model", commit)) {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"p2pagent/internal/stall"
@@ -103,12 +104,8 @@ func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
 // the gate of the request's bucket.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	late := &DeadlineError{What: "no response headers", Limit: c.o.HeaderTimeout, cause: stall.ErrStalled}
-	timer := time.AfterFunc(DialTimeout+TLSTimeout+c.o.HeaderTimeout, func() { cancel(late) })
-	defer timer.Stop()
-	traced := httptrace.WithClientTrace(c.purpose(ctx, r.url), &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { timer.Reset(c.o.HeaderTimeout) },
-	})
+	traced, stop := c.bounded(c.purpose(ctx, r.url), cancel)
+	defer stop()
 	req, asked, err := c.build(traced, r)
 	if err != nil {
 		cancel(nil)
@@ -122,6 +119,24 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	}
 	resp.Body = &body{resp.Body, ctx, cancel}
 	return &answer{Response: resp, from: r.url, asked: asked}, nil
+}
+
+// bounded cancels a request whose response headers do not come: HeaderTimeout
+// after it has a connection, and in all cases once dialling could have ended.
+func (c *Client) bounded(ctx context.Context, cancel context.CancelCauseFunc) (_ context.Context, stop func() bool) {
+	late := &DeadlineError{What: "no connection", Limit: DialTimeout + TLSTimeout + c.o.HeaderTimeout, cause: stall.ErrStalled}
+	silent := &DeadlineError{What: "no response headers", Limit: c.o.HeaderTimeout, cause: stall.ErrStalled}
+	var connected atomic.Bool
+	timer := time.AfterFunc(late.Limit, func() {
+		if connected.Load() {
+			cancel(silent)
+		}
+		cancel(late) // the first cause counts
+	})
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		connected.Store(true)
+		timer.Reset(silent.Limit)
+	}}), timer.Stop
 }
 
 func (c *Client) build(ctx context.Context, r request) (req *http.Request, asked bool, err error) {

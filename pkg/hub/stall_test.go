@@ -1,8 +1,11 @@
 package hub_test
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -190,6 +193,18 @@ func TestCancelSaysWhy(t *testing.T) {
 		defer rc.Close()
 		if data, err := io.ReadAll(rc); !errors.Is(err, why) || len(data) != 5 {
 			t.Errorf("body: got %d bytes, %v", len(data), err)
+		}
+	})
+}
+
+func TestNoConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, context.Cause(ctx) }
+		c := newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: &http.Transport{DialContext: hang}, APITimeout: time.Minute, Retries: -1})
+		start := time.Now()
+		_, err := c.Resolve(t.Context(), ref("org/model"))
+		if !errors.Is(err, stall.ErrStalled) || !strings.Contains(err.Error(), "stalled: no connection for 35s") || time.Since(start) != 35*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(start))
 		}
 	})
 }

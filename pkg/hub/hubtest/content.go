@@ -97,30 +97,36 @@ func (g *generated) writeTo(w io.Writer, off, n int64) (done int64, err error) {
 	return done, err
 }
 
-// OnDisk is content in a file. The file stays open; what is served leaves by
-// sendfile where the connection allows it.
+// OnDisk is content in a file, which must not change. It is opened for each
+// request: what is served leaves by sendfile where the connection allows it, and
+// a repository of thousands of files holds none of them open.
 func OnDisk(path string) (Content, error) {
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("open content: %w", err)
+		return nil, fmt.Errorf("content: %w", err)
 	}
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("open content %s: not a regular file", path)
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("content %s: not a regular file", path)
 	}
-	return &disk{File: f, path: path, size: info.Size()}, nil
+	return &disk{path: path, size: info.Size()}, nil
 }
 
 type disk struct {
-	*os.File
 	path string
 	size int64
 }
 
 func (d *disk) Size() int64 { return d.size }
 
-// writeTo opens the file anew, because sendfile moves the file's own offset.
+func (d *disk) ReadAt(p []byte, off int64) (int, error) {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.ReadAt(p, off)
+}
+
 func (d *disk) writeTo(w io.Writer, off, n int64) (int64, error) {
 	f, err := os.Open(d.path)
 	if err != nil {
@@ -141,8 +147,7 @@ func FromDir(dir string) ([]File, error) {
 		if err != nil {
 			return err
 		}
-		info, err := os.Stat(path)
-		if err != nil || !info.Mode().IsRegular() {
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			return err
 		}
 		content, err := OnDisk(path)

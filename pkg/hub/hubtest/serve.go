@@ -104,7 +104,8 @@ type Memory struct {
 }
 
 // Memory serves on net.Pipe connections until the end of the test: inside a
-// bubble, time stands still while bytes move. The Hub is MemoryHub.
+// bubble, time stands still while bytes move. The Hub is MemoryHub. The Server
+// must have been made in the same bubble.
 func (s *Server) Memory(tb TB) *Memory {
 	m := &Memory{hub: newMemoryListener("hub.test:80"), cdn: newMemoryListener("cdn.test:80")}
 	s.SetCDN(MemoryCDN)

@@ -99,11 +99,14 @@ func (s *Stage) Link(f *File, to *Root, name string) error {
 	return s.root.Remove(tmp)
 }
 
-// Discard moves something out of from in one step and then removes it with all
-// that is below it. The step is durable after the next SyncDir of its folder.
+// Discard takes something out of from in one durable step and then removes it
+// with all that is below it.
 func (s *Stage) Discard(from *Root, name string) error {
 	tmp := s.name()
 	if err := from.Move(name, s.root, tmp); err != nil {
+		return err
+	}
+	if err := from.SyncDir(path.Dir(name)); err != nil {
 		return err
 	}
 	return s.root.RemoveAll(tmp)

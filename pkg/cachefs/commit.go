@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -141,7 +142,7 @@ func (c *Cache) syncAll(dirs map[string]bool) error {
 			all[dir] = true
 		}
 	}
-	for dir := range all {
+	for _, dir := range slices.Sorted(maps.Keys(all)) {
 		if err := c.hub.SyncDir(dir); err != nil && !errors.Is(err, syscall.EROFS) {
 			return err
 		}

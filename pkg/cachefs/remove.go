@@ -29,10 +29,7 @@ func (c *Cache) remove(ref pieces.Ref) (int64, error) {
 	}
 	folder := s.Repo.Folder()
 	for _, revision := range s.Revisions {
-		if err := c.hub.Remove(refName(folder, revision)); err != nil {
-			return 0, err
-		}
-		if err := c.hub.SyncDir(path.Dir(refName(folder, revision))); err != nil {
+		if err := c.removeDurably(refName(folder, revision)); err != nil {
 			return 0, err
 		}
 	}
@@ -47,15 +44,24 @@ func (c *Cache) remove(ref pieces.Ref) (int64, error) {
 	return freed, errors.Join(err, c.removeEmpty(folder))
 }
 
+func (c *Cache) removeDurably(name string) error {
+	if _, err := c.hub.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := c.hub.Remove(name); err != nil {
+		return err
+	}
+	return c.hub.SyncDir(path.Dir(name))
+}
+
 // removeSnapshot makes the snapshot vanish in one step, then cleans up.
 func (c *Cache) removeSnapshot(repo pieces.Repo, commit pieces.Commit) error {
 	folder := repo.Folder()
-	if err := c.hub.Remove(treeName(folder, commit)); err != nil {
+	if err := c.removeDurably(treeName(folder, commit)); err != nil {
 		return err
 	}
 	return errors.Join(
 		c.stage.Discard(c.hub, snapshotName(folder, commit)),
-		c.hub.SyncDir(path.Join(folder, snapshotsDir)),
 		c.hub.RemoveAll(path.Join(folder, noExistDir, string(commit))),
 		c.state.Remove(outlineName(repo, commit)),
 	)

@@ -203,7 +203,7 @@ func (j *job) enter(s State, waiting string) {
 func (j *job) finish(err error, classify func(error) Kind) {
 	j.err = err
 	j.update(func(v *Job) {
-		v.Finished, v.Waiting, v.Rate, v.ETA, v.Idle = time.Now(), "", 0, 0, 0
+		v.Finished, v.Waiting = time.Now(), ""
 		if err != nil {
 			v.Status, v.Kind, v.Reason = Failed, classify(err), err.Error()
 			return

@@ -82,7 +82,7 @@ func (j *Job) take(p Progress) {
 func (j *Job) finish() {
 	j.Completed, j.Missing, j.Unheld = j.Total, 0, 0
 	j.Here = max(j.Total-j.received(), 0)
-	j.Waiting, j.ETA, j.Idle = "", 0, 0
+	j.Waiting = ""
 }
 
 // meter measures the rate at which a count of bytes grows. It is not safe for
@@ -133,6 +133,7 @@ func (m *meter) rate() int64 {
 // gauge fills in what changes with time alone.
 func (j *Job) gauge(m *meter, now time.Time) {
 	if j.Status != Fetching {
+		j.Rate, j.Idle, j.ETA = 0, 0, 0
 		return
 	}
 	m.observe(now, max(j.arriving, j.Upstream)+j.FromPeers())

@@ -1,0 +1,290 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/goleak"
+
+	"p2pagent/internal/cluster"
+	"p2pagent/internal/stall"
+	"p2pagent/pkg/agent"
+	"p2pagent/pkg/cachefs"
+	"p2pagent/pkg/hub"
+	"p2pagent/pkg/hub/hubtest"
+	"p2pagent/pkg/pieces"
+	"p2pagent/pkg/seeder"
+	"p2pagent/pkg/swarm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// room is a Hub and agents with everything real: hosts, gossip, caches, clients.
+// Only the network is in memory. It lives in a synctest bubble.
+type room struct {
+	t      *testing.T
+	hub    *hubtest.Server
+	memory *hubtest.Memory
+	*cluster.Cluster
+	units []*unit
+}
+
+// unit is one agent with its parts.
+type unit struct {
+	*agent.Agent
+	room   *room
+	node   *cluster.Node
+	cache  *cachefs.Cache
+	side   *side
+	notes  *notebook
+	halt   context.CancelFunc // ends the agent alone
+	stop   context.CancelFunc // ends all its parts
+	ended  sync.WaitGroup
+	client *agent.Client
+}
+
+// inRoom runs test with n agents that have settled.
+func inRoom(t *testing.T, n int, test func(t *testing.T, r *room)) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &room{t: t, hub: hubtest.New(hubtest.Options{})}
+		r.memory = r.hub.Memory(t)
+		r.Cluster = cluster.New(t, n, cluster.Options{Key: swarm.NewKey()})
+		for i := range n {
+			r.units = append(r.units, r.start(i, nil))
+		}
+		defer r.end()
+		for _, u := range r.units {
+			if err := u.side.Settled(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		test(t, r)
+	})
+}
+
+func (r *room) end() {
+	for _, u := range r.units {
+		u.end()
+	}
+	for _, n := range r.Nodes {
+		n.Host.Close()
+	}
+	time.Sleep(time.Minute) // timers of memberlist and libp2p drain
+}
+
+func (u *unit) end() {
+	u.stop()
+	u.ended.Wait()
+	if err := u.cache.Close(); err != nil {
+		u.room.t.Error(err)
+	}
+}
+
+// start wires a machine as cmd/p2pagent does.
+func (r *room) start(i int, change func(*agent.Options)) *unit {
+	r.t.Helper()
+	n := r.Nodes[i]
+	u := &unit{room: r, node: n, notes: &notebook{}}
+	signer := pieces.NewSigner(n.Identity)
+	cache, err := cachefs.Open(cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer})
+	r.must(err)
+	u.cache = cache
+	var node *swarm.Node
+	o := n.MemberOptions(r.Nodes[0].GossipAddr(), r.Nodes[len(r.Nodes)-1].GossipAddr())
+	if len(r.Nodes) == 1 {
+		o.Join = nil
+	}
+	o.OnUp = func(f swarm.Facts) { node.MemberUp(f) }
+	o.OnDown = func(p peer.ID) { node.MemberDown(p) }
+	members, err := swarm.NewMembers(o)
+	r.must(err)
+	node, err = swarm.New(swarm.Config{
+		Host: n.Host, Members: members, Store: cache, Signer: signer, Name: n.Name, Upstream: true,
+		Records: func(key string) ([]byte, bool) { return u.Record(key) },
+	})
+	r.must(err)
+	client, err := hub.New(hub.Options{Endpoint: hubtest.MemoryHub, Transport: r.transport(), Retries: -1})
+	r.must(err)
+	u.side = &side{node}
+	ao := agent.Options{
+		Cache: cache, Swarm: u.side, Hub: client, Notebook: u.notes, Classify: classify,
+		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2}),
+		About:  func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
+	}
+	if change != nil {
+		change(&ao)
+	}
+	u.Agent, err = agent.New(ao)
+	r.must(err)
+	ctx, stop := context.WithCancel(context.Background())
+	u.stop = stop
+	for _, run := range []func(context.Context) error{cache.Run, members.Run, node.Run} {
+		u.ended.Go(func() { r.check(run(ctx)) })
+	}
+	front, halt := context.WithCancel(ctx)
+	u.halt = halt
+	u.ended.Go(func() { r.check(u.Run(front)) })
+	return u
+}
+
+// restart ends an agent and starts another on its machine, cache and notes.
+func (r *room) restart(i int, change func(*agent.Options)) *unit {
+	r.t.Helper()
+	old := r.units[i]
+	old.end()
+	r.Kill(old.node)
+	old.node.Host.Close()
+	r.must(r.Cluster.Start(old.node))
+	u := r.start(i, func(o *agent.Options) {
+		o.Notebook = old.notes
+		if change != nil {
+			change(o)
+		}
+	})
+	r.units[i] = u
+	r.must(u.side.Settled(r.t.Context()))
+	return u
+}
+
+func (r *room) transport() http.RoundTripper { return r.memory.Transport(r.t) }
+
+func (r *room) check(err error) {
+	if err != nil {
+		r.t.Error(err)
+	}
+}
+
+func (r *room) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// side is what cmd/p2pagent has as swarmSide, with peer ids for names.
+type side struct{ *swarm.Node }
+
+func (s *side) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Progress)) error {
+	job := swarm.Job{Name: t.Name, Blobs: t.Blobs, Extents: t.Extents, Patience: t.Patience}
+	if t.Upstream != nil {
+		job.Upstream = t.Upstream
+	}
+	return s.Node.Fetch(ctx, job, func(p swarm.Progress) {
+		out := agent.Progress{Upstream: p.Upstream, Arriving: p.Arriving, Peers: map[string]int64{}, Missing: p.Pieces - p.Held, Unheld: p.Nobody, Waiting: p.Waiting}
+		for id, n := range p.Peers {
+			out.Peers[id.String()] = n
+		}
+		report(out)
+	})
+}
+
+func classify(err error) agent.Kind {
+	if e, ok := errors.AsType[*hub.StatusError](err); ok && e.Status >= 500 {
+		return agent.Unreachable
+	}
+	for _, row := range []struct {
+		kind agent.Kind
+		errs []error
+	}{
+		{agent.Denied, []error{hub.ErrGated, hub.ErrUnauthorized}},
+		{agent.NotFound, []error{hub.ErrRepoNotFound, hub.ErrRevisionNotFound, cachefs.ErrNotCached, swarm.ErrNoRecord}},
+		{agent.Unreachable, []error{hub.ErrUnreachable}},
+		{agent.Stalled, []error{stall.ErrStalled, seeder.ErrGaveUp}},
+		{agent.Integrity, []error{pieces.ErrDigest}},
+	} {
+		for _, target := range row.errs {
+			if errors.Is(err, target) {
+				return row.kind
+			}
+		}
+	}
+	return agent.Other
+}
+
+// notebook keeps notes in memory, over restarts of an agent.
+type notebook struct {
+	mu  sync.Mutex
+	raw []byte
+}
+
+func (n *notebook) Load() ([]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.raw, nil
+}
+
+func (n *notebook) Save(raw []byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.raw = raw
+	return nil
+}
+
+// model adds a repository of two shards, small files and an empty one.
+func (r *room) model(name string) pieces.Commit {
+	return r.hub.AddRepo(hubtest.RepoSpec{ID: name, Files: []hubtest.File{
+		{Path: "model-1.safetensors", Content: hubtest.Generated(1, 9<<20)},
+		{Path: "model-2.safetensors", Content: hubtest.Generated(2, 5<<20+3)},
+		{Path: "config.json", Content: hubtest.Bytes([]byte(`{"a":1}`))},
+		{Path: "nested/tokenizer.json", Content: hubtest.Generated(3, 70_000)},
+		{Path: "empty.txt", Content: hubtest.Bytes(nil)},
+	}})
+}
+
+const modelSize = 9<<20 + 5<<20 + 3 + 7 + 70_000
+
+func (r *room) ref(s string) pieces.Ref {
+	ref, err := pieces.ParseRef(s)
+	r.must(err)
+	return ref
+}
+
+// fetch ensures within a minute of virtual time.
+func (u *unit) fetch(ref string, change func(*agent.Request)) (agent.Result, error) {
+	ctx, cancel := context.WithTimeoutCause(u.room.t.Context(), time.Minute, errors.New("the test's minute is over"))
+	defer cancel()
+	req := agent.Request{Ref: u.room.ref(ref)}
+	if change != nil {
+		change(&req)
+	}
+	return u.Ensure(ctx, req)
+}
+
+// checkSnapshot compares files of a snapshot with the outline.
+func checkSnapshot(t *testing.T, dir string, o *pieces.Outline) {
+	t.Helper()
+	for _, f := range o.Files {
+		raw, err := os.ReadFile(filepath.Join(dir, f.Path))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		h := f.Blob.NewHash()
+		h.Write(raw)
+		if err := f.Blob.Check(h); err != nil || int64(len(raw)) != f.Blob.Size {
+			t.Errorf("%s: %d bytes, want %d: %v", f.Path, len(raw), f.Blob.Size, err)
+		}
+	}
+}
+
+func writeDir(t *testing.T, files map[string]string) string {
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -50,7 +51,8 @@ type task struct {
 	group  Key
 	rivals map[Peer]bool
 	claims map[Peer]*claim
-	needed bool
+	wanted bool // added and not removed: this member wants it done
+	needed bool // something of it is still held by nobody
 
 	state  ClaimState // of this member: 0, Asking or Fetching
 	since  time.Time  // of state
@@ -85,13 +87,11 @@ func NewSeats(self Peer, o SeatOptions) *Seats {
 // the order they were added.
 func (s *Seats) Add(key, group Key) {
 	t := s.task(key)
-	if t.needed || t.state != 0 {
+	if t.wanted {
 		return
 	}
-	t.group, t.needed, t.ranked = group, true, false
-	if !slices.Contains(s.order, t) {
-		s.order = append(s.order, t)
-	}
+	t.group, t.wanted, t.needed, t.ranked = group, true, true, false
+	s.order = append(s.order, t)
 }
 
 // task finds or makes the entry for key: claims are remembered even before this
@@ -111,13 +111,13 @@ func (s *Seats) Remove(key Key) {
 	if t == nil {
 		return
 	}
-	t.needed, t.state = false, 0
+	t.wanted, t.needed, t.state = false, false, 0
 	s.order = slices.DeleteFunc(s.order, func(o *task) bool { return o == t })
 	s.tidy(t)
 }
 
 func (s *Seats) tidy(t *task) {
-	if !t.needed && t.state == 0 && len(t.claims) == 0 {
+	if !t.wanted && t.state == 0 && len(t.claims) == 0 {
 		delete(s.tasks, t.key)
 	}
 }
@@ -499,4 +499,13 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// Describe returns what is known of a task, for a log or a failed test.
+func (s *Seats) Describe(key Key) string {
+	t := s.tasks[key]
+	if t == nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("state %s needed %v rank %d rivals %d awaited %d claims %d", t.state, t.needed, s.rank(t), len(t.rivals), len(t.await), len(t.claims))
 }

@@ -91,8 +91,14 @@ func (t *extentTask) covers(b pieces.Blob, index int) bool {
 // rivalry brings up to date whether l's peer competes for the extents of b.
 func (n *Node) rivalry(l *link, b pieces.Blob) {
 	for _, t := range n.tasksOf(b) {
-		n.seats.SetRival(t.key, l.peer, l.competes(t))
+		n.seats.SetRival(t.key, l.peer, n.rivals(l, t))
 	}
+}
+
+// rivals tells whether l's peer is to be asked before this member fetches the
+// extent: it wants it, could fetch it, and its word counts.
+func (n *Node) rivals(l *link, t *extentTask) bool {
+	return l.competes(t) && !n.bans.Banned(time.Now(), l.peer)
 }
 
 func (l *link) competes(t *extentTask) bool {
@@ -122,7 +128,7 @@ func (n *Node) enlist(t *extentTask) {
 	t.added, t.dirty = true, true
 	n.seats.Add(t.key, plan.Key(sha(t.jobs[0].Name)))
 	for _, l := range n.links {
-		n.seats.SetRival(t.key, l.peer, l.competes(t))
+		n.seats.SetRival(t.key, l.peer, n.rivals(l, t))
 	}
 }
 
@@ -358,7 +364,13 @@ func (n *Node) sendClaims(l *link) {
 }
 
 func (n *Node) heardClaim(l *link, m *wire.Claim) {
-	if !n.current(l) || m.State < uint8(plan.Asking) || m.State > uint8(plan.Released) {
+	if m.State < uint8(plan.Asking) || m.State > uint8(plan.Released) {
+		return
+	}
+	if !n.current(l) { // a banned member may go on, but nobody waits for it
+		if plan.ClaimState(m.State) == plan.Asking {
+			l.send(&wire.ClaimAck{Key: m.Key})
+		}
 		return
 	}
 	now, key, state := time.Now(), plan.Key(m.Key), plan.ClaimState(m.State)

@@ -21,6 +21,9 @@ func (n *Node) badPiece(r plan.Request, err error) {
 
 // ban takes nothing from the member any more: no pieces, no records, no claims.
 func (n *Node) ban(p plan.Peer, reason string) {
+	if n.bans.Banned(time.Now(), p) {
+		return
+	}
 	ban := n.bans.Add(time.Now(), p, reason)
 	n.log.Warn("member banned", "peer", peerID(p), "name", n.nameOf(p), "reason", reason, "until", ban.Until)
 	n.swap.Down(p)

@@ -1,0 +1,560 @@
+package swarm_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"p2pagent/internal/cluster"
+	"p2pagent/pkg/pieces"
+	"p2pagent/pkg/swarm"
+)
+
+// memStore keeps pieces in memory: the least that a Store must do.
+type memStore struct {
+	mu       sync.Mutex
+	held     map[pieces.Blob]map[int]pieces.Verified
+	complete map[pieces.Blob]bool
+	served   atomic.Int64
+	flip     bool // serve every piece with one bit wrong
+}
+
+func newMemStore() *memStore {
+	return &memStore{held: map[pieces.Blob]map[int]pieces.Verified{}, complete: map[pieces.Blob]bool{}}
+}
+
+func (m *memStore) Held(b pieces.Blob) *pieces.Set {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	set := pieces.NewSet(b.Pieces())
+	for i := range m.held[b] {
+		set.Add(i)
+	}
+	return set
+}
+
+func (m *memStore) Statements(b pieces.Blob) []pieces.Statement {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []pieces.Statement
+	for _, i := range slices.Sorted(maps.Keys(m.held[b])) {
+		out = append(out, m.held[b][i].Statement())
+	}
+	return out
+}
+
+func (m *memStore) OpenPiece(b pieces.Blob, i int) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok := m.held[b][i]
+	if !ok {
+		return nil, errors.New("not held")
+	}
+	data := v.Bytes()
+	m.served.Add(int64(len(data)))
+	if m.flip {
+		data = bytes.Clone(data)
+		data[len(data)/2] ^= 1
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
+}
+
+func (m *memStore) Put(_ context.Context, v pieces.Verified) error {
+	own, err := pieces.Verify(v.Statement(), bytes.Clone(v.Bytes()))
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held[v.Blob()] == nil {
+		m.held[v.Blob()] = map[int]pieces.Verified{}
+	}
+	m.held[v.Blob()][v.Index()] = own
+	return nil
+}
+
+func (m *memStore) Complete(_ context.Context, b pieces.Blob) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := b.NewHash()
+	for i := range b.Pieces() {
+		h.Write(m.held[b][i].Bytes())
+	}
+	if err := b.Check(h); err != nil {
+		return err
+	}
+	m.complete[b] = true
+	return nil
+}
+
+func (m *memStore) Forget(b pieces.Blob, drop func(pieces.Statement) bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, v := range m.held[b] {
+		if drop(v.Statement()) {
+			delete(m.held[b], i)
+		}
+	}
+	return nil
+}
+
+func (m *memStore) whole(blobs []pieces.Blob) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !slices.ContainsFunc(blobs, func(b pieces.Blob) bool { return !m.complete[b] })
+}
+
+// model is what a fleet fetches: blobs with content, and a Hub that sends it at
+// a rate shared by all and counts what it sent.
+type model struct {
+	blobs   []pieces.Blob
+	content map[pieces.Blob][]byte
+	size    int64
+
+	mu    sync.Mutex
+	next  time.Time // when the shared link is free again
+	rate  int64     // bytes a second
+	down  atomic.Bool
+	sent  atomic.Int64
+	calls atomic.Int64
+}
+
+func newModel(rate int64, sizes ...int) *model {
+	m := &model{content: map[pieces.Blob][]byte{}, rate: rate}
+	r := rand.NewChaCha8([32]byte{7})
+	for _, size := range sizes {
+		data := make([]byte, size)
+		r.Read(data)
+		b := pieces.Blob{Digest: pieces.SHA256Digest(sha256.Sum256(data)), Size: int64(size)}
+		m.blobs, m.content[b], m.size = append(m.blobs, b), data, m.size+int64(size)
+	}
+	return m
+}
+
+func (m *model) copies() float64 { return float64(m.sent.Load()) / float64(m.size) }
+
+// link waits for the shared link to carry n bytes.
+func (m *model) link(ctx context.Context, n int64) error {
+	m.mu.Lock()
+	now := time.Now()
+	if m.next.Before(now) {
+		m.next = now
+	}
+	m.next = m.next.Add(time.Duration(float64(n) / float64(m.rate) * float64(time.Second)))
+	wait := time.NewTimer(m.next.Sub(now))
+	m.mu.Unlock()
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var errDown = errors.New("upstream is down")
+
+// hubFor is one member's way to the Hub.
+type hubFor struct {
+	*model
+	signer pieces.Signer
+	cutOff atomic.Bool // this member's way is silent
+	lies   bool        // it cuts wrong bytes and signs them
+	got    atomic.Int64
+}
+
+func (h *hubFor) Fetch(ctx context.Context, e pieces.Extent, need func(pieces.Blob, int) bool,
+	put func(context.Context, pieces.Verified) error, progress func(int64)) error {
+	for _, s := range e.Spans {
+		for i := s.First; i < s.First+s.Count; i++ {
+			if need(s.Blob, i) {
+				if err := h.piece(ctx, s.Blob, i, put, progress); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (h *hubFor) piece(ctx context.Context, b pieces.Blob, i int, put func(context.Context, pieces.Verified) error, progress func(int64)) error {
+	off, n := b.Piece(i)
+	for at := int64(0); at < n; at += 256 << 10 {
+		step := min(256<<10, n-at)
+		if err := h.link(ctx, step); err != nil {
+			return err
+		}
+		if h.down.Load() {
+			return errDown
+		}
+		if h.cutOff.Load() {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		h.sent.Add(step)
+		h.got.Add(step)
+		progress(step)
+	}
+	data := h.content[b][off : off+n]
+	if h.lies {
+		data = bytes.Clone(data)
+		data[0] ^= 1
+	}
+	v, err := pieces.NewCutter(h.signer, b, i, 1, nil).Next(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	return put(ctx, v)
+}
+
+// member is one node of a fleet with all its parts.
+type member struct {
+	*cluster.Node
+	node  *swarm.Node
+	store *memStore
+	hub   *hubFor
+	stop  context.CancelFunc
+	done  chan error // what Fetch returned
+	t     *testing.T
+}
+
+type fleet struct {
+	*cluster.Cluster
+	t       *testing.T
+	model   *model
+	members []*member
+	wg      sync.WaitGroup
+	tweak   func(*swarm.Config)
+}
+
+func newFleet(t *testing.T, m *model, n int, o cluster.Options, tweak func(*swarm.Config)) *fleet {
+	f := &fleet{Cluster: cluster.New(t, n, o), t: t, model: m, tweak: tweak}
+	for _, node := range f.Nodes {
+		f.start(node)
+	}
+	t.Cleanup(f.end)
+	return f
+}
+
+func (f *fleet) start(parts *cluster.Node) *member {
+	f.t.Helper()
+	signer := pieces.NewSigner(parts.Identity)
+	m := &member{Node: parts, store: newMemStore(), hub: &hubFor{model: f.model, signer: signer}, done: make(chan error, 1), t: f.t}
+	f.members = append(f.members, m)
+	f.run(m)
+	return m
+}
+
+// run starts the member's node and membership on its parts.
+func (f *fleet) run(m *member) {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.stop = cancel
+	o := m.MemberOptions(f.Nodes[0].GossipAddr(), f.Nodes[min(1, len(f.Nodes)-1)].GossipAddr())
+	o.OnUp = func(facts swarm.Facts) { m.node.MemberUp(facts) }
+	o.OnDown = func(p peer.ID) { m.node.MemberDown(p) }
+	o.OnMessage = func(b []byte) { m.node.Message(b) }
+	members, err := swarm.NewMembers(o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	c := swarm.Config{Host: m.Host, Members: members, Store: m.store, Signer: m.hub.signer, Name: m.Name, Upstream: true, Logger: f.log(m)}
+	if f.tweak != nil {
+		f.tweak(&c)
+	}
+	if m.node, err = swarm.New(c); err != nil {
+		f.t.Fatal(err)
+	}
+	f.wg.Go(func() { members.Run(ctx) })
+	f.wg.Go(func() {
+		if err := m.node.Run(ctx); err != nil {
+			f.t.Errorf("%s: %v", m.Name, err)
+		}
+	})
+}
+
+func (f *fleet) log(m *member) *slog.Logger {
+	level := slog.LevelWarn
+	if os.Getenv("SWARM_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: level})).With("node", m.Name)
+}
+
+func (f *fleet) end() {
+	for _, m := range f.members {
+		m.stop()
+	}
+	f.wg.Wait()
+	for _, n := range f.Nodes {
+		f.Kill(n) // closing live connections waits under a lock, which stops virtual time
+	}
+	for _, n := range f.Nodes {
+		n.Host.Close()
+	}
+	time.Sleep(time.Minute) // memberlist's and libp2p's timers drain
+}
+
+// fetch has the member fetch the model once the swarm has settled.
+func (f *fleet) fetch(m *member) {
+	f.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		m.done <- m.fetch(ctx, f.model)
+	})
+}
+
+func (m *member) fetch(ctx context.Context, mod *model) error {
+	if err := m.node.Settled(ctx); err != nil {
+		return err
+	}
+	_, err := m.node.Record(ctx, "resolve/acme/model@main", 30*time.Second, func(context.Context) ([]byte, error) {
+		mod.calls.Add(1)
+		time.Sleep(50 * time.Millisecond)
+		return []byte("commit"), nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.node.Fetch(ctx, swarm.Job{
+		Name: "acme/model@commit", Blobs: mod.blobs, Extents: pieces.Extents(mod.blobs, 8<<20), Upstream: m.hub,
+	}, func(p swarm.Progress) {
+		if p.Idle > 100*time.Second && p.Idle < 101*time.Second {
+			m.t.Logf("%s: %+v\n%s", m.Name, p, m.node.Dump(ctx))
+		}
+	})
+}
+
+// finish waits for the members and reports who failed or holds less than all.
+func (f *fleet) finish(members ...*member) time.Duration {
+	f.t.Helper()
+	start := time.Now()
+	for _, m := range members {
+		if err := <-m.done; err != nil {
+			f.t.Errorf("%s: %v", m.Name, err)
+		} else if !m.store.whole(f.model.blobs) {
+			f.t.Errorf("%s: fetched without completing", m.Name)
+		}
+	}
+	return time.Since(start)
+}
+
+// until lets virtual time pass until ok.
+func (f *fleet) until(what string, ok func() bool) {
+	f.t.Helper()
+	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 5*time.Minute {
+			f.t.Fatalf("not within 5 minutes: %s", what)
+		}
+	}
+}
+
+func (f *fleet) atMost(copies float64) {
+	f.t.Helper()
+	f.t.Logf("copies %.3f, resolve calls %d", f.model.copies(), f.model.calls.Load())
+	if f.model.copies() > copies {
+		f.t.Errorf("the Hub sent %.3f copies, want at most %.2f", f.model.copies(), copies)
+	}
+}
+
+// busiest returns the member that got most from the Hub.
+func (f *fleet) busiest() *member {
+	return slices.MaxFunc(f.members, func(a, b *member) int { return int(a.hub.got.Load() - b.hub.got.Load()) })
+}
+
+func (f *fleet) except(gone ...*member) []*member {
+	return slices.DeleteFunc(slices.Clone(f.members), func(m *member) bool { return slices.Contains(gone, m) })
+}
+
+var sizes = []int{24 << 20, 17<<20 + 5, 9 << 20, 700, 1, 80_000, 3 << 20}
+
+func TestSixteenMembersCostTheHubOneCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, sizes...), 16, cluster.Options{Key: swarm.NewKey(), Up: 100 << 20, Down: 100 << 20}, nil)
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		took := f.finish(f.members...)
+		floor := time.Duration(float64(f.model.size) / float64(f.model.rate) * float64(time.Second))
+		t.Logf("last after %v, floor %v", took, floor)
+		f.atMost(1.00)
+		if f.model.calls.Load() != 1 {
+			t.Errorf("%d resolve calls", f.model.calls.Load())
+		}
+		var worst int64
+		for _, m := range f.members {
+			worst = max(worst, m.store.served.Load())
+		}
+		t.Logf("worst sender %.2f copies", float64(worst)/float64(f.model.size))
+	})
+}
+
+func TestTheBusiestFetcherDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(10<<20, 64<<20, 32<<20, 5000), 8, cluster.Options{}, nil)
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.until("half is sent", func() bool { return f.model.copies() > 0.5 })
+		dead := f.busiest()
+		f.Kill(dead.Node)
+		dead.stop()
+		f.finish(f.except(dead)...)
+		f.atMost(1.15) // 96 MiB: an unfinished piece weighs more here than in a model
+	})
+}
+
+func TestASilentFetcherIsReplacedByProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(10<<20, 64<<20, 5000), 4, cluster.Options{}, nil)
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.until("a third is sent", func() bool { return f.model.copies() > 0.33 })
+		stuck := f.busiest()
+		stuck.hub.cutOff.Store(true) // alive, but its connection to the Hub is silent
+		took := f.finish(f.members...)
+		t.Logf("finished %v later", took)
+		if took > 40*time.Second {
+			t.Errorf("took %v after the fetcher went silent", took)
+		}
+		f.atMost(1.10)
+	})
+}
+
+func TestALateMemberCostsTheHubNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, sizes...), 3, cluster.Options{}, nil)
+		f.fetch(f.members[0])
+		f.finish(f.members[0])
+		late := f.start(f.Add())
+		f.fetch(late)
+		f.finish(late)
+		f.atMost(1.00)
+	})
+}
+
+func TestAMemberThatServesBadPiecesIsBanned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 64<<20, 5000), 5, cluster.Options{}, nil)
+		liar := f.members[2]
+		liar.store.flip = true
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.finish(f.members...)
+		f.atMost(1.60) // what the liar alone had fetched is fetched once more
+		banned := 0
+		for _, m := range f.except(liar) {
+			s, err := m.node.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range s.Bans {
+				banned++
+				if b.Peer != liar.Peer.String() || b.Name != liar.Name {
+					t.Errorf("%s banned %s (%s): %s", m.Name, b.Name, b.Peer, b.Reason)
+				}
+			}
+		}
+		if banned == 0 {
+			t.Error("nobody banned the liar")
+		}
+	})
+}
+
+func TestAMakerOfFalseStatementsIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 48<<20, 5000), 4, cluster.Options{}, nil)
+		liar := f.members[1]
+		liar.hub.lies = true
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.finish(f.except(liar)...)
+		if err := <-liar.done; err == nil && !liar.store.whole(f.model.blobs) {
+			t.Error("the liar completed what it can't have")
+		}
+		t.Logf("copies %.2f", f.model.copies())
+	})
+}
+
+func TestUpstreamDiesAtSixtyPercentAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(10<<20, 64<<20, 5000), 4, cluster.Options{}, nil)
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.until("60 % is sent", func() bool { return f.model.copies() > 0.6 })
+		f.model.down.Store(true)
+		time.Sleep(40 * time.Second)
+		f.model.down.Store(false)
+		f.finish(f.members...)
+		f.atMost(1.30) // the pieces that were under way at four members, 16 of 64 MiB
+	})
+}
+
+func TestAPartitionHeals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(5<<20, 64<<20), 4, cluster.Options{}, nil)
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.until("a quarter is sent", func() bool { return f.model.copies() > 0.25 })
+		f.Isolate(f.members[0].Node)
+		time.Sleep(5 * time.Second)
+		f.Reconnect(f.members[0].Node)
+		f.finish(f.members...)
+		f.atMost(1.60)
+	})
+}
+
+func TestMembersBeyondTheNeighboursAreFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 12<<20, 5000), 24, cluster.Options{}, func(c *swarm.Config) { c.Neighbours = 4 })
+		f.fetch(f.members[3])
+		f.finish(f.members[3])
+		f.fetch(f.members[17])
+		f.fetch(f.members[20])
+		f.finish(f.members[17], f.members[20])
+		f.atMost(1.00)
+	})
+}
+
+func TestARecordIsMadeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(1, 1), 8, cluster.Options{}, nil)
+		var calls atomic.Int64
+		var wg sync.WaitGroup
+		for i, m := range f.members {
+			wg.Go(func() {
+				m.node.Settled(t.Context())
+				v, err := m.node.Record(t.Context(), "outline/x", time.Hour, func(context.Context) ([]byte, error) {
+					time.Sleep(3 * time.Second)
+					return fmt.Appendf(nil, "made by call %d", calls.Add(1)), nil
+				})
+				if err != nil || string(v) != "made by call 1" {
+					t.Errorf("member %d: %q, %v", i, v, err)
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := f.members[0].node.Record(t.Context(), "unknown", time.Hour, nil); !errors.Is(err, swarm.ErrNoRecord) {
+			t.Errorf("a record that nobody has: %v", err)
+		}
+	})
+}

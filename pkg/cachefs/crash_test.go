@@ -294,7 +294,7 @@ func readPiece(t testing.TB, c *Cache, b pieces.Blob, index int) []byte {
 // proof must not outlive what it proves.
 func TestPowerCutAfterAdoption(t *testing.T) {
 	a, _ := crashModels()
-	b := a.blobs()[2]
+	b := a.blobs()[3]
 	leave := func(r *rig) {
 		dir := filepath.Join(r.hub, blobsOf(repoA.Folder()))
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, b.String()), a.content[b], 0o644)); err != nil {
@@ -306,8 +306,8 @@ func TestPowerCutAfterAdoption(t *testing.T) {
 	if clean.life(t, begin) {
 		t.Fatal("crashed by itself")
 	}
-	for mode := range 6 {
-		for stop := 1; stop <= clean.disk.Steps()+1; stop++ {
+	for stop := 1; stop <= clean.disk.Steps()+1; stop++ {
+		for mode := range 20 {
 			r := newCrashRig(t, leave)
 			r.disk.StopAt = stop
 			r.life(t, begin)
@@ -377,4 +377,21 @@ func place1(root *durable.Root, name string, words *strings.Replacer) string {
 		base = base[:strings.LastIndexByte(base, '.')]
 	}
 	return words.Replace(root.Name() + ":" + dir + base)
+}
+
+// What a crash left of an abandoned attempt must not be taken for the next one's.
+func TestPowerCutAfterAbandon(t *testing.T) {
+	a, _ := crashModels()
+	b := a.blobs()[2]
+	ps := cut(t, b, a.content[b])
+	for mode := 1; mode < 60; mode++ {
+		r := newCrashRig(t, func(*rig) {})
+		r.life(t, func(c *Cache) error {
+			ctx := t.Context()
+			return errors.Join(c.Begin(ctx, repoA, []pieces.Blob{b}), c.Put(ctx, ps[0]), c.flushAll(ctx),
+				c.Abandon(b), c.Begin(ctx, repoA, []pieces.Blob{b}))
+		})
+		r.cut(t, mode, 0)
+		r.life(t, func(c *Cache) error { checkHeld(t, c, a); return nil })
+	}
 }

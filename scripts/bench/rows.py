@@ -163,7 +163,7 @@ def replaced(requests, broken, since):
 
 
 def bounded(r, what):
-    return [Metric(f"{what}: noticed after", "≤ 15 s", f"{r['noticed']:.1f} s", r["noticed"] <= 15.5),
+    return [Metric(f"{what}: noticed after", "≤ 15 s", f"{r['noticed']:.1f} s", round(r["noticed"], 1) <= 15),
             Metric(f"{what}: replaced after", "≤ 30 s", f"{r['replaced']:.1f} s; all done after {r['last']:.1f} s, {r['copies']:.3f} copies", r["replaced"] <= 30)]
 
 

@@ -10,7 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stall is what goes wrong with one file: when its byte `after` is due, the body
@@ -68,6 +71,7 @@ type tap struct {
 	log    *log
 	faults *faults
 	entry  *entry
+	conn   any             // the connection, when it is known
 	gone   <-chan struct{} // closed when the client is
 }
 
@@ -79,7 +83,7 @@ func tapped(next http.Handler, l *log, f *faults) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		t := &tap{ResponseWriter: w, log: l, faults: f, entry: l.begin(r, path), gone: r.Context().Done()}
+		t := &tap{ResponseWriter: w, log: l, faults: f, entry: l.begin(r, path), conn: r.Context().Value(connKey{}), gone: r.Context().Done()}
 		defer l.update(func() { t.entry.Ended = now() })
 		next.ServeHTTP(t, r)
 	})
@@ -193,14 +197,42 @@ func (t *tap) ReadFrom(src io.Reader) (total int64, err error) {
 // at is the offset in the file of the next byte.
 func (t *tap) at() int64 { return t.entry.From + t.entry.Sent }
 
-// stall returns only when the client is gone.
+// stall returns only when the client is gone. The stall begins when the client
+// has the last byte before it, not when that went into the socket's buffer.
 func (t *tap) stall() error {
 	if err := http.NewResponseController(t.ResponseWriter).Flush(); err != nil {
 		return err
 	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for unsent(t.conn) > 0 {
+		select {
+		case <-t.gone:
+		case <-tick.C:
+			continue
+		}
+		break
+	}
 	t.log.update(func() { t.entry.Stalled = now() })
 	<-t.gone
 	return errors.New("stalled on request")
+}
+
+// connKey is where a request's context holds its connection.
+type connKey struct{}
+
+// unsent returns how many bytes of a TCP connection the other side has not acknowledged.
+func unsent(conn any) (n int) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) // 0 on a closed connection
+	return n
 }
 
 // pace sleeps as long as n bytes should take.

@@ -52,11 +52,11 @@ type Node struct {
 	Peer     peer.ID
 	Gater    *swarm.Gater
 	Host     host.Host
-	Gossip   memberlist.Transport // closed by the Members that it is given to
+	Gossip   memberlist.Transport
 }
 
-// New builds n machines. Hosts are closed when the test ends; Gossip belongs to
-// whoever runs Members on it.
+// New builds n machines. Hosts and gossip transports are closed when the test
+// ends, if they are not by then.
 func New(t testing.TB, n int, o Options) *Cluster {
 	t.Helper()
 	if o.Latency == 0 {
@@ -112,6 +112,7 @@ func (n *Node) identify() error {
 // Start gives a machine a new gater, host and gossip transport: the first time,
 // and after Kill.
 func (c *Cluster) Start(n *Node) (err error) {
+	c.Net.Revive(n.IP)
 	n.Gater = swarm.NewGater(n.Key)
 	o := swarm.HostOptions{
 		Identity: n.Identity, Listen: n.SwarmAddr(), Advertise: []string{n.SwarmAddr()},
@@ -123,10 +124,13 @@ func (c *Cluster) Start(n *Node) (err error) {
 	if n.Host, err = swarm.NewHost(o); err != nil {
 		return fmt.Errorf("start %s: %w", n.Name, err)
 	}
-	c.t.Cleanup(func() { n.Host.Close() })
+	host := n.Host
+	c.t.Cleanup(func() { host.Close() })
 	if n.Gossip, err = c.Net.Gossip(netip.AddrPortFrom(n.IP, GossipPort)); err != nil {
 		return fmt.Errorf("start %s: %w", n.Name, err)
 	}
+	gossip := n.Gossip
+	c.t.Cleanup(func() { gossip.Shutdown() })
 	return nil
 }
 
@@ -172,5 +176,6 @@ func (c *Cluster) others(n *Node, do func(a, b *Node)) {
 }
 
 // Kill ends the machine's connections and ports as the death of its process
-// does. The goroutines of what ran on it are the test's to end.
+// does. What ran on it is deaf and dumb from then on, but its goroutines are
+// the test's to end, before Start gives the machine new parts.
 func (c *Cluster) Kill(n *Node) { c.Net.Kill(n.IP) }

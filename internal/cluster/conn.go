@@ -13,9 +13,13 @@ import (
 const (
 	// segment is what a write is cut into: the grain at which links are shared.
 	segment = 16 << 10
-	// window is how many bytes a connection holds in flight, as a socket's
-	// buffers do: the writer of more waits.
-	window = 1 << 20
+	// buffers is how many bytes a connection holds beyond what is on the way, as
+	// a socket's buffers do: the writer of more waits.
+	buffers = 256 << 10
+	// urgent is how long a write may be that never waits. TLS says goodbye while
+	// yamux holds a lock, and virtual time does not pass while anybody waits for
+	// a lock.
+	urgent = 256
 )
 
 // flow carries bytes one way of a connection.
@@ -48,7 +52,8 @@ func (f *flow) notify() {
 	f.changed = make(chan struct{})
 }
 
-// write queues one segment, waiting for room and for the sender's link.
+// write queues one segment, waiting for room only: the links' rate decides
+// when it arrives, so room comes as fast as the links are.
 func (f *flow) write(b []byte, d *deadline) error {
 	for {
 		select {
@@ -56,12 +61,9 @@ func (f *flow) write(b []byte, d *deadline) error {
 			return os.ErrDeadlineExceeded
 		default:
 		}
-		sent, full, err := f.put(b)
-		if err != nil {
+		full, err := f.put(b)
+		if full == nil || err != nil {
 			return err
-		}
-		if full == nil {
-			return pause(time.Until(sent), d)
 		}
 		if err := f.await(time.Time{}, full, d); err != nil {
 			return err
@@ -70,37 +72,22 @@ func (f *flow) write(b []byte, d *deadline) error {
 }
 
 // put queues b. When there is no room it returns a channel to wait on.
-func (f *flow) put(b []byte) (sent time.Time, full <-chan struct{}, err error) {
+func (f *flow) put(b []byte) (full <-chan struct{}, err error) {
 	deaf := f.net.severed(f.to, f.from)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.err != nil:
-		return sent, nil, f.err
+		return nil, f.err
 	case f.gone && !deaf:
-		return sent, nil, syscall.ECONNRESET
-	case f.size >= window:
-		return sent, f.changed, nil
+		return nil, syscall.ECONNRESET
+	case f.size >= f.net.window && len(b) > urgent:
+		return f.changed, nil
 	}
-	sent, arrives := f.net.route(f.from, f.to, len(b))
-	f.queue = append(f.queue, chunk{data: append([]byte(nil), b...), at: arrives})
+	f.queue = append(f.queue, chunk{data: append([]byte(nil), b...), at: f.net.route(f.from, f.to, len(b))})
 	f.size += len(b)
 	f.notify()
-	return sent, nil, nil
-}
-
-func pause(d time.Duration, limit *deadline) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-limit.wait():
-		return nil // the bytes are on their way all the same
-	}
+	return nil, nil
 }
 
 // read takes what has arrived, waiting for the first byte.

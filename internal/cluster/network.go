@@ -14,6 +14,7 @@ import (
 // not be announced. The zero Network is not usable: NewNetwork.
 type Network struct {
 	latency time.Duration
+	window  int // bytes that a connection holds one way
 
 	mu        sync.Mutex // guards all below
 	listeners map[netip.AddrPort]*listener
@@ -21,6 +22,7 @@ type Network struct {
 	cut       map[[2]netip.Addr]bool // directed: packets from [0] to [1] vanish
 	shapes    map[netip.Addr]*shape
 	conns     map[*conn]bool
+	dead      map[netip.Addr]bool
 	ports     uint16
 	healed    chan struct{} // closed and replaced when a link heals
 	carried   map[netip.Addr]int64
@@ -28,6 +30,9 @@ type Network struct {
 
 // shape is the bandwidth of one machine's link.
 type shape struct{ up, down pipe }
+
+// fastest is the rate that one connection can reach whatever the latency.
+const fastest = 125_000_000
 
 // pipe says how fast bytes go one way and when it is free for the next.
 type pipe struct {
@@ -51,9 +56,9 @@ func (p *pipe) take(t time.Time, n int) time.Time {
 // NewNetwork returns a network whose links all have the given one-way latency.
 func NewNetwork(latency time.Duration) *Network {
 	return &Network{
-		latency: latency, listeners: map[netip.AddrPort]*listener{},
+		latency: latency, window: buffers + int(2*latency.Seconds()*fastest), listeners: map[netip.AddrPort]*listener{},
 		packets: map[netip.AddrPort]func(netip.AddrPort, []byte){},
-		cut:     map[[2]netip.Addr]bool{}, shapes: map[netip.Addr]*shape{}, conns: map[*conn]bool{},
+		cut:     map[[2]netip.Addr]bool{}, shapes: map[netip.Addr]*shape{}, conns: map[*conn]bool{}, dead: map[netip.Addr]bool{},
 		ports: 32768, healed: make(chan struct{}), carried: map[netip.Addr]int64{},
 	}
 }
@@ -99,9 +104,11 @@ func (n *Network) ends(ip netip.Addr) []*conn {
 }
 
 // Kill resets every connection of a machine and closes its ports, as the kernel
-// does for a process that dies.
+// does for a process that dies. What still runs on it hears and says nothing
+// until Revive.
 func (n *Network) Kill(ip netip.Addr) {
 	n.mu.Lock()
+	n.dead[ip] = true
 	ends := n.ends(ip)
 	for at, l := range n.listeners {
 		if at.Addr() == ip {
@@ -118,6 +125,13 @@ func (n *Network) Kill(ip netip.Addr) {
 	for _, c := range ends {
 		c.reset(syscall.ECONNRESET)
 	}
+}
+
+// Revive lets a machine that was killed open ports and connections again.
+func (n *Network) Revive(ip netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.dead, ip)
 }
 
 // Carried returns how many bytes of streams the machine sent.
@@ -141,21 +155,20 @@ func (n *Network) outage(from, to netip.Addr) (bool, <-chan struct{}) {
 	return n.cut[[2]netip.Addr{from, to}], n.healed
 }
 
-// route reserves the links for size bytes: when they have left the sender, and
-// when they are at the receiver.
-func (n *Network) route(from, to netip.Addr, size int) (sent, arrives time.Time) {
+// route reserves the links for size bytes and returns when they are there.
+func (n *Network) route(from, to netip.Addr, size int) time.Time {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.carried[from] += int64(size)
-	sent = time.Now()
+	at := time.Now()
 	if s := n.shapes[from]; s != nil {
-		sent = s.up.take(sent, size)
+		at = s.up.take(at, size)
 	}
-	arrives = sent.Add(n.latency)
+	at = at.Add(n.latency)
 	if s := n.shapes[to]; s != nil {
-		arrives = s.down.take(arrives, size)
+		at = s.down.take(at, size)
 	}
-	return sent, arrives
+	return at
 }
 
 // Listen opens a port. Port 0 chooses one.
@@ -164,6 +177,9 @@ func (n *Network) Listen(at netip.AddrPort) (net.Listener, error) {
 	defer n.mu.Unlock()
 	if at.Port() == 0 {
 		at = netip.AddrPortFrom(at.Addr(), n.port())
+	}
+	if n.dead[at.Addr()] {
+		return nil, fmt.Errorf("listen on %s: %w", at, syscall.ENETDOWN)
 	}
 	if n.listeners[at] != nil {
 		return nil, fmt.Errorf("listen on %s: %w", at, syscall.EADDRINUSE)
@@ -193,7 +209,7 @@ func (n *Network) Dial(ctx context.Context, from netip.Addr, to netip.AddrPort) 
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.listeners[to]
-	if l == nil {
+	if l == nil || n.dead[from] {
 		return nil, fmt.Errorf("dial %s: %w", to, syscall.ECONNREFUSED)
 	}
 	near, far := n.pair(local, to)
@@ -215,8 +231,7 @@ func (n *Network) handshake(ctx context.Context, a, b netip.Addr) error {
 				return context.Cause(ctx)
 			}
 		}
-		_, arrives := n.route(way[0], way[1], 0)
-		if err := sleep(ctx, time.Until(arrives)); err != nil {
+		if err := sleep(ctx, time.Until(n.route(way[0], way[1], 0))); err != nil {
 			return err
 		}
 	}
@@ -255,12 +270,11 @@ func (n *Network) Packet(from, to netip.AddrPort, b []byte) {
 		return
 	}
 	data := append([]byte(nil), b...)
-	_, arrives := n.route(from.Addr(), to.Addr(), len(b))
-	time.AfterFunc(time.Until(arrives), func() {
+	time.AfterFunc(time.Until(n.route(from.Addr(), to.Addr(), len(b))), func() {
 		n.mu.Lock()
-		take := n.packets[to]
+		take, dead := n.packets[to], n.dead[from.Addr()]
 		n.mu.Unlock()
-		if take != nil {
+		if take != nil && !dead {
 			take(from, data)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -103,7 +104,9 @@ type gossip struct {
 	listener net.Listener
 	packets  chan *memberlist.Packet
 	streams  chan net.Conn
+	stop     chan struct{}
 	done     chan struct{}
+	once     sync.Once
 }
 
 // Gossip returns a memberlist transport that listens on at. Its goroutine ends
@@ -113,7 +116,7 @@ func (n *Network) Gossip(at netip.AddrPort) (memberlist.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gossip{net: n, at: at, listener: l, packets: make(chan *memberlist.Packet, 1024), streams: make(chan net.Conn), done: make(chan struct{})}
+	g := &gossip{net: n, at: at, listener: l, packets: make(chan *memberlist.Packet, 1024), streams: make(chan net.Conn), stop: make(chan struct{}), done: make(chan struct{})}
 	n.Packets(at, g.take)
 	go g.accept()
 	return g, nil
@@ -134,7 +137,11 @@ func (g *gossip) accept() {
 		if err != nil {
 			return
 		}
-		g.streams <- c
+		select {
+		case g.streams <- c:
+		case <-g.stop:
+			c.Close()
+		}
 	}
 }
 
@@ -165,8 +172,11 @@ func (g *gossip) PacketCh() <-chan *memberlist.Packet { return g.packets }
 func (g *gossip) StreamCh() <-chan net.Conn           { return g.streams }
 
 func (g *gossip) Shutdown() error {
-	g.net.Packets(g.at, nil)
-	err := g.listener.Close()
+	g.once.Do(func() {
+		g.net.Packets(g.at, nil)
+		g.listener.Close()
+		close(g.stop)
+	})
 	<-g.done
-	return err
+	return nil
 }

@@ -48,7 +48,7 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	level := new(slog.LevelVar)
 	log := newLog(p.stderr, p.terminal, level)
 	defer toggleDebug(level)()
-	m, err := newMember(s, log)
+	m, err := newMember(s, log, log)
 	if err != nil {
 		return err
 	}

@@ -130,6 +130,9 @@ func hint(err error) string {
 	if e, ok := errors.AsType[*agent.Error](err); ok && e.Hint != "" {
 		return e.Hint
 	}
+	if e, ok := errors.AsType[*hub.StatusError](err); ok && e.Hint != "" {
+		return e.Hint
+	}
 	for _, row := range hints {
 		if row.is(err) {
 			return row.text

@@ -39,8 +39,9 @@ type member struct {
 const seederMemory = 32 << 20
 
 // newMember builds a member out of its settings. It takes the cache's lock and
-// opens the swarm port; Close gives both back.
-func newMember(s *settings, log *slog.Logger) (_ *member, err error) {
+// opens the swarm port; Close gives both back. jobs gets the lines on jobs, log
+// all others.
+func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m := &member{settings: s, log: log}
 	defer func() {
 		if err != nil {
@@ -98,7 +99,7 @@ func newMember(s *settings, log *slog.Logger) (_ *member, err error) {
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: seederMemory, Logger: log.With("part", "seeder")}),
-		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: log,
+		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: jobs,
 	}
 	if facts.Upstream {
 		m.hub, err = hub.New(hub.Options{

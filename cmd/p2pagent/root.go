@@ -27,7 +27,7 @@ func (p *program) main(ctx context.Context, args []string) int {
 	if err != nil && !started(cmd) {
 		err = usageOf(cmd, err)
 	}
-	if err != nil {
+	if err != nil && !(cmd.Name() == "agent" && as[*signalError](err)) { // a daemon's end is in its log
 		p.report(cmd, err)
 	}
 	return exitCode(err)
@@ -85,10 +85,12 @@ func (p *program) report(cmd *cobra.Command, err error) {
 			Error: errorBody{string(classify(err)), err.Error(), hint(err)}}
 		json.NewEncoder(p.stdout).Encode(line)
 	}
+	text := hint(err)
 	for _, e := range flatten(err) {
-		fmt.Fprintln(p.stderr, "p2pagent: "+clean(strings.TrimPrefix(e.Error(), "p2pagent: ")))
+		message := strings.TrimSuffix(strings.TrimPrefix(e.Error(), "p2pagent: "), "; "+text) // said once
+		fmt.Fprintln(p.stderr, "p2pagent: "+clean(message))
 	}
-	if text := hint(err); text != "" {
+	if text != "" {
 		fmt.Fprintln(p.stderr, "hint: "+clean(text))
 	}
 }

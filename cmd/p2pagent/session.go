@@ -130,7 +130,7 @@ func (s *session) use(ctx context.Context, do func(context.Context, service) err
 		return err
 	}
 	return bounded(ctx, func() error {
-		m, err := newMember(s.settings, s.log())
+		m, err := newMember(s.settings, s.log(), nil)
 		if err != nil {
 			return err
 		}
@@ -146,7 +146,7 @@ func (s *session) look(ctx context.Context, do func(context.Context, library) er
 	}
 	s.apart()
 	return bounded(ctx, func() error {
-		m, err := newMember(s.settings, s.log())
+		m, err := newMember(s.settings, s.log(), nil)
 		if err != nil {
 			return err
 		}

@@ -45,12 +45,12 @@ func nothingMatched(r Request, files int) error {
 	if files == 0 {
 		return Errorf(NotFound, "the repository has no files at this revision")
 	}
-	return Errorf(Usage, "no file matches: %d files, include %s, exclude %s", files, quoted(r.Include), quoted(r.Exclude))
+	return Errorf(Usage, "no file matches: %d files, include %s, exclude %s", files, quoted(r.Include, "everything"), quoted(r.Exclude, "nothing"))
 }
 
-func quoted(patterns []string) string {
+func quoted(patterns []string, none string) string {
 	if len(patterns) == 0 {
-		return "everything"
+		return none
 	}
 	out := make([]string, len(patterns))
 	for i, p := range patterns {

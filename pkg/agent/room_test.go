@@ -40,15 +40,14 @@ type room struct {
 // unit is one agent with its parts.
 type unit struct {
 	*agent.Agent
-	room   *room
-	node   *cluster.Node
-	cache  *cachefs.Cache
-	side   *side
-	notes  *notebook
-	halt   context.CancelFunc // ends the agent alone
-	stop   context.CancelFunc // ends all its parts
-	ended  sync.WaitGroup
-	client *agent.Client
+	room  *room
+	node  *cluster.Node
+	cache *cachefs.Cache
+	side  *side
+	notes *notebook
+	halt  context.CancelFunc // ends the agent alone
+	stop  context.CancelFunc // ends all its parts
+	ended sync.WaitGroup
 }
 
 // inRoom runs test with n agents that have settled.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
@@ -360,4 +362,24 @@ func TestS29BackOff(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// TestS07ShortBodyOfUnknownLength: without a Content-Length, an end that comes
+// too early looks like an ordinary one to net/http.
+func TestS07ShortBodyOfUnknownLength(t *testing.T) {
+	const size = 1000
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush() // no length
+		w.Write(make([]byte, size-1))
+	}))
+	defer srv.Close()
+	c := newClient(t, hub.Options{Endpoint: srv.URL})
+	digest, _ := pieces.ParseDigest(strings.Repeat("0", 40))
+	f := pieces.File{Path: "x", OID: digest, Blob: pieces.Blob{Digest: digest, Size: size}}
+	o := &pieces.Outline{Repo: ref("org/model").Repo, Commit: pieces.Commit(strings.Repeat("0", 40))}
+	data, err := readAll(t, c, o, f, 0, size)
+	var body *hub.BodyError
+	if !errors.Is(err, io.ErrUnexpectedEOF) || !errors.As(err, &body) || body.Offset != size-1 || len(data) != size-1 {
+		t.Errorf("got %d bytes, %v", len(data), err)
+	}
 }

@@ -31,9 +31,6 @@ func (id ID) CID() cid.Cid {
 
 // ParseID accepts the binary form of such a CID.
 func ParseID(c cid.Cid) (ID, error) {
-	if !c.Defined() {
-		return ID{}, errors.New("parse piece id: none given")
-	}
 	mh, err := multihash.Decode(c.Hash())
 	if err != nil || c.Version() != 1 || c.Type() != cid.Raw || mh.Code != multihash.SHA2_256 || len(mh.Digest) != sha256.Size {
 		return ID{}, fmt.Errorf("parse piece id %s: want CIDv1, raw, sha2-256", c)

@@ -13,7 +13,7 @@ import (
 
 // vectors reads testdata/vectors.txt, which testdata/vectors.py computed without
 // any of this code: "name value" lines.
-func vectors(t *testing.T) map[string]string {
+func vectors(t testing.TB) map[string]string {
 	t.Helper()
 	raw, err := os.ReadFile("testdata/vectors.txt")
 	if err != nil {
@@ -30,7 +30,7 @@ func vectors(t *testing.T) map[string]string {
 	return out
 }
 
-func unhex(t *testing.T, s string) []byte {
+func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(s)
 	if err != nil {

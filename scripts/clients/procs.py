@@ -1,6 +1,7 @@
 """procs.py - the Hub and agents as child processes on loopback: started, asked, ended."""
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -24,15 +25,15 @@ def clean_env(**more):
 
 
 def free_ports(n):
-    """n ports free for both TCP and UDP a moment ago."""
+    """n ports free for both TCP and UDP a moment ago, below those that the kernel gives to outgoing connections."""
     held, ports = [], []
     while len(ports) < n:
-        t, u = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        port, t, u = random.randrange(10000, 32000), socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         held += [t, u]
-        t.bind(("127.0.0.1", 0))
         try:
-            u.bind(("127.0.0.1", t.getsockname()[1]))
-            ports.append(t.getsockname()[1])
+            t.bind(("127.0.0.1", port))
+            u.bind(("127.0.0.1", port))
+            ports.append(port)
         except OSError:
             pass
     for s in held:

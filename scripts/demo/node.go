@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -87,16 +88,18 @@ func (d *demo) startAgent(i int, binary, keyFile, join string) (*node, error) {
 	return n, err
 }
 
-// freePorts finds ports that were free for TCP and UDP a moment ago. Somebody
-// may take one before the agent does: then the agent says so and the demo fails.
+// freePorts finds ports that were free for TCP and UDP a moment ago, below those
+// that the kernel gives to outgoing connections. Somebody may still take one
+// before the agent does: then the agent says so and the demo fails.
 func freePorts(count int) (ports []int, err error) {
-	for range 100 {
-		t, err := net.Listen("tcp4", "127.0.0.1:0")
+	for range 1000 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
+		t, err := net.Listen("tcp4", address)
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
 		defer t.Close() // all stay taken until enough are found
-		u, err := net.ListenPacket("udp4", t.Addr().String())
+		u, err := net.ListenPacket("udp4", address)
 		if err != nil {
 			continue
 		}
@@ -105,7 +108,7 @@ func freePorts(count int) (ports []int, err error) {
 			return ports, nil
 		}
 	}
-	return nil, fmt.Errorf("find %d free ports: none in 100 tries", count)
+	return nil, fmt.Errorf("find %d free ports: none in 1000 tries", count)
 }
 
 func (n *node) command(ctx context.Context, args ...string) (string, error) {

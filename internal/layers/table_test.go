@@ -1,0 +1,63 @@
+package layers
+
+// row is what one package may import of ours, and what it may not do.
+type row struct {
+	imports []string // in its own files
+	tests   []string // besides, in its _test.go files; "*" is everything
+	avoids  []string // packages of the standard library that would break a promise
+	pure    bool     // no goroutine, no clock
+}
+
+// none is for a package that is handed whatever it needs.
+var none = []string{"os", "net", "net/http", "syscall", "os/exec", "context", "sync", "log", "log/slog"}
+
+// table is section "Layers" of docs/architecture.md. A package that is not in it
+// has no place yet: give it one there and here.
+var table = map[string]row{
+	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
+
+	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
+	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
+	"internal/stall":   {},
+	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
+
+	// None of these five imports another.
+	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest"}},
+	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
+	"pkg/seeder":  {imports: []string{"pkg/pieces"}, avoids: []string{"os", "net", "net/http"}},
+	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/plan", "internal/stall", "internal/wire"},
+		tests: []string{"internal/cluster"}},
+	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
+
+	"pkg/agent":   {imports: []string{"pkg/pieces", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
+	"pkg/gateway": {imports: []string{"pkg/pieces"}, tests: []string{"*"}},
+
+	"cmd/p2pagent": {imports: []string{"*"}},
+
+	// Helpers of tests. Only tests, scripts and each other may import them.
+	"internal/cluster":             {imports: []string{"*"}},
+	"internal/durable/durabletest": {imports: []string{"internal/durable"}},
+	"internal/docs":                {tests: []string{"*"}},
+	"internal/layers":              {},
+	"pkg/hub/hubtest":              {imports: []string{"pkg/pieces"}},
+
+	"scripts/budgets":            {},
+	"scripts/demo":               {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
+	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
+	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
+	"scripts/internal/size":      {},
+	"scripts/internal/testmodel": {tests: []string{"scripts/internal/size"}},
+}
+
+// testOnly packages must not end up in the binary.
+var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/layers", "pkg/hub/hubtest"}
+
+// heavy dependencies are seen by one package, by the command that wires it, and
+// by tests.
+var heavy = map[string][]string{
+	"github.com/libp2p/":                   {"pkg/swarm", "cmd/p2pagent", "internal/cluster"},
+	"github.com/marcopolo/simnet":          {"internal/cluster"},
+	"github.com/hashicorp/memberlist":      {"pkg/swarm", "cmd/p2pagent", "internal/cluster"},
+	"github.com/multiformats/go-multiaddr": {"pkg/swarm", "cmd/p2pagent", "internal/cluster"},
+	"github.com/fxamacker/cbor":            {"pkg/pieces"},
+}

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -180,6 +182,87 @@ func TestMemberEvents(t *testing.T) {
 		wait(t, "down seen", 3*time.Second, has(first, "up 7", "down"))
 		if f.Nodes[0].Gater.Refused().Count != 0 {
 			t.Error("a member was refused")
+		}
+	})
+}
+
+// TestLateSeedIsJoined starts a member whose only seed has no name yet and is
+// not up yet.
+func TestLateSeedIsJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		f := &fleet{Cluster: New(t, 2, Options{Key: swarm.NewKey()}), members: make([]*swarm.Members, 2), heard: make([]atomic.Int32, 2), stop: make([]context.CancelFunc, 2)}
+		t.Cleanup(f.end)
+		seed := f.Nodes[0]
+		f.Kill(seed)
+		f.start(1, func(_ int, o *swarm.MemberOptions) {
+			o.Join, o.JoinTimeout = []string{"seed.test:7946"}, 5*time.Second
+			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+				if !up.Load() {
+					return nil, errors.New("no such host")
+				}
+				return []netip.Addr{seed.IP, f.Nodes[1].IP}, nil
+			}
+		})
+		start := time.Now()
+		<-f.members[1].Settled()
+		if took := time.Since(start); took < 5*time.Second || took > 6*time.Second {
+			t.Errorf("gave up after %v", took)
+		}
+		if err := f.members[1].JoinError(); err == nil || err.Error() != "join seed.test:7946: look up seed.test: no such host" {
+			t.Errorf("join error %v", err)
+		}
+		time.Sleep(time.Minute)
+		if err := f.Start(seed); err != nil {
+			t.Fatal(err)
+		}
+		up.Store(true)
+		f.start(0, func(_ int, o *swarm.MemberOptions) { o.Join = nil })
+		wait(t, "late seed joined", 35*time.Second, f.all(2))
+		if err := f.members[1].JoinError(); err != nil {
+			t.Errorf("after joining: %v", err)
+		}
+	})
+}
+
+// TestMemberComesBack kills a member without a word; it comes back at once under
+// its address, and then from another machine with its identity.
+func TestMemberComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 5, Options{Key: swarm.NewKey()}, nil)
+		wait(t, "settled", 5*time.Second, f.settled)
+		labelled := func(v string) func() bool {
+			return func() bool {
+				for i, m := range f.members {
+					ok := i == 4
+					for _, o := range m.List() {
+						ok = ok || o.Peer == f.Nodes[4].Peer && o.Labels["life"] == v
+					}
+					if !ok {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		for life, move := range []bool{false, true} {
+			f.Kill(f.Nodes[4])
+			f.stop[4]()
+			f.Nodes[4].Host.Close()
+			if move {
+				f.Nodes[4].IP = netip.MustParseAddr("10.9.9.9")
+			}
+			if err := f.Start(f.Nodes[4]); err != nil {
+				t.Fatal(err)
+			}
+			f.start(4, func(_ int, o *swarm.MemberOptions) {
+				o.Facts.Labels = map[string]string{"life": fmt.Sprint(life)}
+			})
+			wait(t, fmt.Sprintf("back, moved %t", move), 25*time.Second, labelled(fmt.Sprint(life)))
+			wait(t, "settled again", 10*time.Second, f.settled)
+			if len(f.members[4].List()) != 4 {
+				t.Errorf("it sees %d others", len(f.members[4].List()))
+			}
 		}
 	})
 }

@@ -85,7 +85,7 @@ func (s *streams) Listen(laddr ma.Multiaddr) (transport.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.upgrader.UpgradeListener(s, ml), nil
+	return s.upgrader.UpgradeGatedMaListener(s, s.upgrader.GateMaListener(ml)), nil
 }
 
 func (s *streams) CanDial(a ma.Multiaddr) bool {

@@ -100,6 +100,7 @@ func (d *delegate) enter(n *memberlist.Node, more int64) {
 	defer m.mu.Unlock()
 	m.roster[n.Name] = rosterEntry{facts: f, meta: string(n.Meta), addr: gossipAddr(n)}
 	delete(m.lost, n.Name)
+	delete(m.refused, string(f.Peer))
 	m.events.push(event{facts: f, up: true})
 }
 
@@ -125,6 +126,9 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 // NotifyConflict notes two live members under one peer id: an identity file was
 // copied, or a member moved before its old address was found dead.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
+	if other.Name == d.m.name {
+		d.m.conflict.Store(time.Now().UnixNano())
+	}
 	p, _ := peer.Decode(other.Name)
 	d.m.refuse(Refusal{Peer: p, Addr: gossipAddr(other),
 		Reason: fmt.Sprintf("the same identity is alive at %s: copied to a second machine, or moved a moment ago", gossipAddr(existing))})

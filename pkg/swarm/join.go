@@ -25,7 +25,9 @@ const (
 	maxTargets   = 64 // addresses tried in one round
 	extraJoins   = 3  // members met on the way that are joined too
 	lostTries    = 3  // members lost that are tried in one round
+	conflictTime = 10 * time.Second
 	resolveWait  = 5 * time.Second
+	resolveAgain = 5 * time.Second // least time between two look-ups of a name
 )
 
 // ErrOtherKey marks a join that failed because the other side holds another
@@ -39,22 +41,35 @@ type joiner struct {
 	list    *memberlist.Memberlist
 	wg      sync.WaitGroup
 	results chan joinResult
-	flying  map[string]bool
-	joined  map[string]bool  // addresses that answered
-	faults  map[string]error // why the others did not
+	flying  map[string]bool      // addresses and names that are being tried
+	joined  map[string]bool      // addresses that answered
+	faults  map[string]error     // why the others did not
+	names   map[string]*nameInfo // configured names and what they resolved to
 	extra   int
 	since   time.Time // of the first answer
 	count   int
 	stable  int
 }
 
+// joinResult is the outcome of one attempt at an address, or of looking up a
+// name.
 type joinResult struct {
 	addr string
 	err  error
+	name *nameInfo // set for a name
+}
+
+// nameInfo is what a configured name stood for last.
+type nameInfo struct {
+	addrs []string
+	next  time.Time // when to ask again
 }
 
 func newJoiner(m *Members, list *memberlist.Memberlist) *joiner {
-	return &joiner{m: m, list: list, results: make(chan joinResult), flying: map[string]bool{}, joined: map[string]bool{}, faults: map[string]error{}}
+	return &joiner{
+		m: m, list: list, results: make(chan joinResult), flying: map[string]bool{},
+		joined: map[string]bool{}, faults: map[string]error{}, names: map[string]*nameInfo{},
+	}
 }
 
 // run joins, settles, and from then on looks for lost addresses now and then.
@@ -68,12 +83,42 @@ func (j *joiner) run(ctx context.Context) {
 	}
 	close(j.m.settled)
 	for {
-		j.listen(ctx, rejoinMin+rand.N(rejoinSpread))
+		j.listen(ctx, j.pause())
 		if ctx.Err() != nil {
 			return
 		}
 		j.launch(ctx, j.missing(ctx))
+		if j.inConflict() {
+			j.launch(ctx, j.some(extraJoins))
+		}
 	}
+}
+
+// inConflict reports whether others lately knew this member under another
+// address: it moved, and they don't believe that before they find the old
+// address dead. Until then nobody talks to it, so it has to go and say where it
+// is.
+func (j *joiner) inConflict() bool {
+	return time.Since(time.Unix(0, j.m.conflict.Load())) < conflictTime
+}
+
+func (j *joiner) pause() time.Duration {
+	if j.inConflict() {
+		return joinRound + rand.N(2*joinRound)
+	}
+	return rejoinMin + rand.N(rejoinSpread)
+}
+
+// some returns up to n members in view.
+func (j *joiner) some(n int) []string {
+	var out []string
+	for _, e := range j.list.Members() {
+		if e.Name != j.m.name {
+			out = append(out, gossipAddr(e))
+		}
+	}
+	rand.Shuffle(len(out), func(a, b int) { out[a], out[b] = out[b], out[a] })
+	return out[:min(n, len(out))]
 }
 
 // settle returns when the view is settled or, after at least one round,
@@ -86,10 +131,20 @@ func (j *joiner) settle(ctx context.Context) {
 			j.launch(ctx, j.met())
 		}
 		j.listen(ctx, joinRound/2+rand.N(joinRound))
+		j.found()
 		if j.since.IsZero() && !time.Now().Before(deadline) {
 			j.m.log.Warn("joined nobody, going on alone", "timeout", j.m.o.JoinTimeout, "err", j.m.JoinError())
 			return
 		}
+	}
+}
+
+// found counts a member that came by itself as an answer: once it is in view its
+// address is not tried any more.
+func (j *joiner) found() {
+	if j.since.IsZero() && j.list.NumMembers() > 1 {
+		j.since, j.count = time.Now(), j.list.NumMembers()
+		j.m.setJoinError(nil)
 	}
 }
 
@@ -117,7 +172,12 @@ func (j *joiner) listen(ctx context.Context, d time.Duration) {
 		case <-timer.C:
 			return
 		case r := <-j.results:
-			j.note(r)
+			if r.name == nil {
+				j.note(r)
+				continue
+			}
+			j.named(r)
+			j.launch(ctx, j.missing(ctx))
 		}
 	}
 }
@@ -161,7 +221,7 @@ func (j *joiner) launch(ctx context.Context, addrs []string) {
 		}
 		j.flying[a] = true
 		j.wg.Go(func() {
-			r := joinResult{a, j.attempt(a)}
+			r := joinResult{addr: a, err: j.attempt(a)}
 			select {
 			case j.results <- r:
 			case <-ctx.Done():
@@ -212,14 +272,7 @@ func (m *Members) lostAddrs() []string {
 // met returns up to extraJoins members that were discovered, not configured.
 // Through one member alone some views stay short for a minute (measured).
 func (j *joiner) met() []string {
-	var out []string
-	for _, n := range j.list.Members() {
-		a := gossipAddr(n)
-		if n.Name != j.m.name && !j.joined[a] && !j.flying[a] {
-			out = append(out, a)
-		}
-	}
-	rand.Shuffle(len(out), func(a, b int) { out[a], out[b] = out[b], out[a] })
+	out := slices.DeleteFunc(j.some(maxTargets), func(a string) bool { return j.joined[a] || j.flying[a] })
 	out = out[:min(len(out), extraJoins-j.extra)]
 	j.extra += len(out)
 	return out
@@ -240,42 +293,72 @@ func (j *joiner) own(addr string) bool {
 	return all && ap.Addr().IsLoopback() || ap.Addr() == bind
 }
 
-// resolve turns the configured addresses into ip:port.
+// resolve returns the configured addresses as ip:port, names as far as they are
+// known. Names are asked for beside everything else, now and then.
 func (j *joiner) resolve(ctx context.Context) []string {
 	var out []string
 	for _, target := range j.m.o.Join {
 		host, port, _ := net.SplitHostPort(target) // checked by NewMembers
 		if ip, err := netip.ParseAddr(host); err == nil {
-			out = append(out, net.JoinHostPort(ip.String(), port))
-			continue
-		}
-		ips, err := j.lookup(ctx, host)
-		if err != nil || len(ips) == 0 {
-			j.faults[target] = fmt.Errorf("resolve %s: %w", host, cmpErr(err))
-			continue
-		}
-		delete(j.faults, target)
-		for _, ip := range ips {
 			out = append(out, net.JoinHostPort(ip.Unmap().String(), port))
+			continue
 		}
-	}
-	if j.since.IsZero() && len(j.faults) > 0 {
-		j.m.setJoinError(j.fault())
+		if j.names[target] == nil {
+			j.names[target] = &nameInfo{}
+		}
+		out = append(out, j.names[target].addrs...)
+		j.ask(ctx, target, host, port)
 	}
 	return out
 }
 
-func (j *joiner) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, resolveWait, fmt.Errorf("no answer within %v", resolveWait))
-	defer cancel()
-	return j.m.o.Resolve(ctx, host)
+// ask looks a name up, unless it was asked for a moment ago.
+func (j *joiner) ask(ctx context.Context, target, host, port string) {
+	if j.flying[target] || time.Now().Before(j.names[target].next) {
+		return
+	}
+	j.flying[target] = true
+	j.wg.Go(func() {
+		r := joinResult{addr: target, name: &nameInfo{}}
+		r.name.addrs, r.err = j.lookup(ctx, host, port)
+		select {
+		case j.results <- r:
+		case <-ctx.Done():
+		}
+	})
 }
 
-func cmpErr(err error) error {
-	if err == nil {
-		return errors.New("no address")
+func (j *joiner) lookup(ctx context.Context, host, port string) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, resolveWait, fmt.Errorf("no answer within %v", resolveWait))
+	defer cancel()
+	ips, err := j.m.o.Resolve(ctx, host)
+	if err == nil && len(ips) == 0 {
+		err = errors.New("no address")
 	}
-	return err
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", host, err)
+	}
+	var out []string
+	for _, ip := range ips {
+		out = append(out, net.JoinHostPort(ip.Unmap().String(), port))
+	}
+	return out, nil
+}
+
+// named takes what a name stands for. When it can't be told, what it stood for
+// last is kept.
+func (j *joiner) named(r joinResult) {
+	delete(j.flying, r.addr)
+	j.names[r.addr].next = time.Now().Add(resolveAgain)
+	if r.err == nil {
+		j.names[r.addr].addrs = r.name.addrs
+		delete(j.faults, r.addr)
+		return
+	}
+	j.faults[r.addr] = r.err
+	if j.since.IsZero() {
+		j.m.setJoinError(j.fault())
+	}
 }
 
 // classify gives memberlist's texts a type; it has none itself. The test pins

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -28,8 +27,10 @@ const (
 	streamWait = 5 * time.Second
 	// updateEvery is the least time between two announcements of changed facts.
 	updateEvery = time.Second
-	// maxRefusals bounds the list of refused members.
+	// maxRefusals bounds the list of refused members, refusalTime how long one
+	// that does not come again is on it.
 	maxRefusals = 256
+	refusalTime = time.Hour
 )
 
 // MemberOptions is what a Members is made of. Facts.Peer must be set.
@@ -92,6 +93,8 @@ type Members struct {
 	settled chan struct{}
 	changed chan struct{} // one slot: facts changed, announce them
 	count   atomic.Int64  // members alive, this one included
+
+	conflict atomic.Int64 // when others last knew this member under another address
 
 	mu      sync.Mutex // guards all below; never held while calling memberlist
 	facts   Facts
@@ -226,8 +229,9 @@ func (m *Members) config(t memberlist.Transport) *memberlist.Config {
 	c.EnableCompression = false
 	c.TCPTimeout = streamWait
 	// The peer id proves who it is, so a member that died may come back from
-	// another address at once.
-	c.DeadNodeReclaimTime = time.Second
+	// another address at once: it hears of its death and says so in that moment,
+	// and then not again before the next push/pull.
+	c.DeadNodeReclaimTime = time.Nanosecond
 	d := &delegate{m}
 	c.Delegate, c.Events, c.Alive, c.Conflict = d, d, d, d
 	c.Logger = m.logs.logger()
@@ -326,12 +330,17 @@ func (m *Members) List() []Facts {
 	return out
 }
 
-// Refused returns who is not let in, and why, latest first.
+// Refused returns who was not let in during the last hour, and why, latest
+// first.
 func (m *Members) Refused() []Refusal {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make([]Refusal, 0, len(m.refused))
-	for _, r := range m.refused {
+	for key, r := range m.refused {
+		if time.Since(r.At) > refusalTime {
+			delete(m.refused, key)
+			continue
+		}
 		out = append(out, *r)
 	}
 	slices.SortFunc(out, func(a, b Refusal) int { return b.At.Compare(a.At) })
@@ -365,5 +374,3 @@ func (m *Members) transport(ctx context.Context) (memberlist.Transport, error) {
 	}
 	return newNetTransport(ctx, &m.o, m.logs.logger())
 }
-
-var _ io.Writer = (*logRouter)(nil)

@@ -311,6 +311,24 @@ func TestStrangerIsNoticed(t *testing.T) {
 	}
 }
 
+func TestCopiedIdentityIsNoticed(t *testing.T) {
+	key := NewKey()
+	oa := testOptions(t, 1, key)
+	a, _ := runMembers(t, oa)
+	ob := testOptions(t, 2, key, oa.gossipAddr())
+	b, _ := runMembers(t, ob)
+	settle(t, a, b)
+	oc := testOptions(t, 2, key, oa.gossipAddr())
+	oc.JoinTimeout = time.Nanosecond
+	c, _ := runMembers(t, oc)
+	eventually(t, "conflict", func() bool {
+		return slices.ContainsFunc(a.Refused(), func(r Refusal) bool {
+			return r.Peer == oc.Facts.Peer && r.Addr == oc.gossipAddr() && strings.Contains(r.Reason, ob.gossipAddr())
+		})
+	})
+	settle(t, c)
+}
+
 func TestRefusalsAreBounded(t *testing.T) {
 	m, err := NewMembers(testOptions(t, 1, Key{}))
 	if err != nil {

@@ -17,8 +17,29 @@ type File struct {
 	f    *os.File
 }
 
-// OpenFile opens a file to read and write, or to read only when flag says so.
-// The caller closes it.
+// ErrNotRegular tells that something was found that is not a regular file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// OpenFound opens a file that somebody else may have put there, for reading. Where
+// a pipe or a device has the name it fails with ErrNotRegular instead of waiting.
+func (r *Root) OpenFound(name string) (*File, error) {
+	f, err := r.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &File{root: r, name: name, f: f}, nil
+}
+
+// OpenFile opens a file of ours to read and write, or to read only when flag says
+// so. The caller closes it.
 func (r *Root) OpenFile(name string, flag int, perm fs.FileMode) (*File, error) {
 	file := &File{root: r, name: name}
 	step := func() (err error) {

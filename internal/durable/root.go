@@ -3,6 +3,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -97,8 +98,19 @@ func (r *Root) Lstat(name string) (fs.FileInfo, error) { return r.root.Lstat(nam
 // Readlink returns where a symbolic link points.
 func (r *Root) Readlink(name string) (string, error) { return r.root.Readlink(name) }
 
-// ReadFile returns the content of a file.
-func (r *Root) ReadFile(name string) ([]byte, error) { return r.root.ReadFile(name) }
+// ReadFile returns the content of a regular file of at most limit bytes.
+func (r *Root) ReadFile(name string, limit int64) ([]byte, error) {
+	f, err := r.OpenFound(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f.f, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		err = &fs.PathError{Op: "read", Path: name, Err: unix.EFBIG}
+	}
+	return raw, err
+}
 
 // ReadDir lists a folder, sorted by name. A folder that does not exist is empty.
 func (r *Root) ReadDir(name string) ([]fs.DirEntry, error) {

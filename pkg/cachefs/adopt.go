@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"syscall"
 
@@ -135,7 +134,7 @@ func (a *adopter) examine(ctx context.Context, folder string, b pieces.Blob) (*w
 }
 
 func (a *adopter) tryExamine(ctx context.Context, folder string, b pieces.Blob) (*whole, error) {
-	f, err := a.hub.OpenFile(blobName(folder, b.Digest), os.O_RDONLY, 0)
+	f, err := a.hub.OpenFound(blobName(folder, b.Digest))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errWrong, err)
 	}

@@ -96,8 +96,12 @@ type rig struct {
 	log        *slog.Logger
 }
 
-func newRig(t testing.TB) *rig {
-	dir := t.TempDir()
+// newRig puts them where syncs cost nothing; newDiskRig on a real filesystem.
+func newRig(t testing.TB) *rig { return rigIn(t, memoryDir(t)) }
+
+func newDiskRig(t testing.TB) *rig { return rigIn(t, t.TempDir()) }
+
+func rigIn(t testing.TB, dir string) *rig {
 	return &rig{hub: filepath.Join(dir, "hub"), state: filepath.Join(dir, "state"),
 		sys: system{flock: flock, free: freeBytes},
 		log: slog.New(slog.NewTextHandler(t.Output(), nil))}
@@ -167,7 +171,7 @@ func checkSnapshot(t testing.TB, dir string, m model) {
 }
 
 func TestFetch(t *testing.T) {
-	r, m := newRig(t), smallModel()
+	r, m := newDiskRig(t), smallModel()
 	c := r.open(t)
 	dir := mustFetch(t, c, m, "main")
 	checkSnapshot(t, dir, m)

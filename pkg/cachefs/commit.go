@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -234,7 +233,7 @@ func (c *Cache) plainFile(ctx context.Context, b pieces.Blob, name string) error
 // update gives a small file of the cache its content, durably. Content that is
 // there already is only synced: see linkAll.
 func (c *Cache) update(name string, data []byte, perm fs.FileMode) error {
-	if now, err := c.hub.ReadFile(name); err == nil && bytes.Equal(now, data) {
+	if now, err := c.hub.ReadFile(name, int64(len(data))); err == nil && bytes.Equal(now, data) {
 		return c.syncSmall(name)
 	}
 	if err := c.hub.MkdirAll(path.Dir(name), 0o777); err != nil {
@@ -244,7 +243,7 @@ func (c *Cache) update(name string, data []byte, perm fs.FileMode) error {
 }
 
 func (c *Cache) syncSmall(name string) error {
-	f, err := c.hub.OpenFile(name, os.O_RDONLY, 0)
+	f, err := c.hub.OpenFound(name)
 	if err != nil {
 		return err
 	}
@@ -257,7 +256,7 @@ func (c *Cache) syncSmall(name string) error {
 
 // saveTree leaves a listing alone that a client wrote and that says the same.
 func (c *Cache) saveTree(name string, o *pieces.Outline) error {
-	if raw, err := c.hub.ReadFile(name); err == nil {
+	if raw, err := c.hub.ReadFile(name, maxTreeBytes); err == nil {
 		if now, err := parseTree(raw, o.Repo, o.Commit); err == nil && slices.Equal(now.Files, o.Files) {
 			return c.syncSmall(name)
 		}
@@ -277,7 +276,7 @@ func (c *Cache) saveOutline(o *pieces.Outline) error {
 		return err
 	}
 	name := outlineName(o.Repo, o.Commit)
-	if now, err := c.state.ReadFile(name); err == nil && bytes.Equal(now, raw) {
+	if now, err := c.state.ReadFile(name, pieces.MaxOutlineBytes); err == nil && bytes.Equal(now, raw) {
 		return nil
 	}
 	if err := c.state.MkdirAll(path.Dir(name), 0o700); err != nil {
@@ -289,14 +288,14 @@ func (c *Cache) saveOutline(o *pieces.Outline) error {
 // outline returns the listing of a commit: ours, else what a client left, else
 // nil.
 func (c *Cache) outline(repo pieces.Repo, commit pieces.Commit) *pieces.Outline {
-	if raw, err := c.state.ReadFile(outlineName(repo, commit)); err == nil {
+	if raw, err := c.state.ReadFile(outlineName(repo, commit), pieces.MaxOutlineBytes); err == nil {
 		o, err := pieces.ParseOutline(raw)
 		if err == nil && o.Repo == repo && o.Commit == commit {
 			return o
 		}
 		c.log.Warn("outline not readable", "repo", repo.String(), "commit", string(commit), "err", err)
 	}
-	raw, err := c.hub.ReadFile(treeName(repo.Folder(), commit))
+	raw, err := c.hub.ReadFile(treeName(repo.Folder(), commit), maxTreeBytes)
 	if err != nil {
 		return nil
 	}

@@ -135,7 +135,7 @@ func regularFiles(tree fs.FS) ([]string, error) {
 
 // describe finds out what the Hub would list.
 func (i *importer) describe(ctx context.Context, name string) (foundFile, error) {
-	f, err := i.src.OpenFile(name, os.O_RDONLY, 0)
+	f, err := i.src.OpenFound(name)
 	if err != nil {
 		return foundFile{}, err
 	}
@@ -214,7 +214,7 @@ func (i *importer) bring(ctx context.Context, f foundFile) error {
 	if i.hasIn(i.folder, f.Blob) {
 		return nil
 	}
-	in, err := i.src.OpenFile(f.Path, os.O_RDONLY, 0)
+	in, err := i.src.OpenFound(f.Path)
 	if err != nil {
 		return err
 	}

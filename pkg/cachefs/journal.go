@@ -27,6 +27,9 @@ const (
 	recordSize  = 140
 	payloadSize = 128
 
+	// Room for a record for each piece of the largest blob, and as many of digests.
+	maxJournalBytes = headerSize + 2*recordSize*(pieces.MaxBlobSize/pieces.MaxPieceSize)
+
 	journalMagic = "p2pjrn\x00\x01"
 	proofMagic   = "p2pprf\x00\x01"
 

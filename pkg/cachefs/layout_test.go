@@ -111,7 +111,7 @@ func diff(t testing.TB, got, want []string) {
 }
 
 func TestGoldenTree(t *testing.T) {
-	r, m := newRig(t), goldenModel()
+	r, m := newDiskRig(t), goldenModel()
 	c := r.open(t)
 	for _, revision := range []string{"main", "v1.0", "refs/pr/1", string(m.outline.Commit)} {
 		dir := mustFetch(t, c, m, revision)

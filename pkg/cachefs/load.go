@@ -85,7 +85,7 @@ func (c *Cache) loadPartials() error {
 
 // loadPartial returns nil when journal or data can't be used.
 func (c *Cache) loadPartial(name string) *partial {
-	raw, err := c.state.ReadFile(name)
+	raw, err := c.state.ReadFile(name, maxJournalBytes)
 	if err != nil {
 		c.log.Warn("journal not readable; its pieces must be fetched again", "journal", name, "err", err)
 		return nil
@@ -100,24 +100,14 @@ func (c *Cache) loadPartial(name string) *partial {
 	if p.journalName() != name || err != nil || !info.Mode().IsRegular() || info.Size() != p.blob.Size {
 		return nil // a crash came before the data file, or after it had become whole
 	}
-	if j.good < len(raw) {
+	if j.good < len(raw) { // the next record might not cover all of a bad tail
 		c.log.Warn("journal ends in a bad record; cut off", "journal", name, "bytes", len(raw)-j.good)
-		if err := c.cutJournal(name, j.good); err != nil {
+		if err := c.stage.WriteFile(c.state, name, raw[:j.good], 0o600); err != nil {
 			c.log.Warn("can't cut a journal", "journal", name, "err", err)
 			return nil
 		}
 	}
 	return p
-}
-
-// cutJournal drops the bad tail: the next record might be shorter than it and
-// leave its end behind.
-func (c *Cache) cutJournal(name string, size int) error {
-	raw, err := c.state.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	return c.stage.WriteFile(c.state, name, raw[:size], 0o600)
 }
 
 // partial returns what the journal proves.

@@ -66,9 +66,11 @@ func (c *Cache) lookup(ref pieces.Ref) (pieces.Commit, time.Time, error) {
 	return commit, info.ModTime(), nil
 }
 
+const maxRefBytes = 1 << 10
+
 // readRef forgives the newline that some tools leave.
 func (c *Cache) readRef(name string) (pieces.Commit, error) {
-	raw, err := c.hub.ReadFile(name)
+	raw, err := c.hub.ReadFile(name, maxRefBytes)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNotCached, err)
 	}

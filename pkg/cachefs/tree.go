@@ -57,6 +57,10 @@ func quoteASCII(s string) string {
 	return string(append(out, '"'))
 }
 
+// maxTreeBytes bounds a listing in the cache: JSON with escaped names takes some
+// times what our own encoding does.
+const maxTreeBytes = 4 * pieces.MaxOutlineBytes
+
 var errTree = errors.New("not a tree listing")
 
 type treeEntry struct {
@@ -68,7 +72,7 @@ type treeEntry struct {
 
 // parseTree reads a listing that a Hub client or encodeTree wrote.
 func parseTree(raw []byte, repo pieces.Repo, commit pieces.Commit) (*pieces.Outline, error) {
-	if len(raw) > 4*pieces.MaxOutlineBytes || !utf8.Valid(raw) {
+	if !utf8.Valid(raw) {
 		return nil, errTree
 	}
 	var tree struct {

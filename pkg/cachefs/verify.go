@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -111,7 +110,7 @@ func (w *whole) isAt(inode uint64) bool {
 
 // rehash compares a file with a blob's length and digest.
 func (c *Cache) rehash(ctx context.Context, name string, b pieces.Blob, progress func(int64)) error {
-	f, err := c.hub.OpenFile(name, os.O_RDONLY, 0)
+	f, err := c.hub.OpenFound(name)
 	if err != nil {
 		return err
 	}

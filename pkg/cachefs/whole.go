@@ -76,7 +76,7 @@ func (c *Cache) recallWhole(b pieces.Blob) *whole {
 }
 
 func (c *Cache) readProof(b pieces.Blob) (*proof, error) {
-	raw, err := c.state.ReadFile(proofName(b.Digest))
+	raw, err := c.state.ReadFile(proofName(b.Digest), maxJournalBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func syntaxFault(path string, err error) error {
 		_, text, _ = strings.Cut(text, ": ")
 		return fmt.Errorf("%s:%d: %s", path, line, text)
 	}
-	return fmt.Errorf("%s: %s", path, text)
+	return fmt.Errorf("%s:1: %s", path, text) // the first line goes without saying
 }
 
 // entry takes in one key. A key that is not known is a fault: a typo in a file

@@ -129,6 +129,7 @@ type notebook string
 const (
 	notesFile  = "notes.json"
 	notesStage = "tmp"
+	maxNotes   = 16 << 20
 )
 
 // Load implements agent.Notebook.
@@ -138,7 +139,7 @@ func (n notebook) Load() ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	raw, err := root.ReadFile(notesFile)
+	raw, err := root.ReadFile(notesFile, maxNotes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -46,7 +46,7 @@ func bytesText(n int64) string {
 		unit++
 	}
 	format := "%.0f %cB"
-	if v < 10 {
+	if v < 9.95 {
 		format = "%.1f %cB"
 	}
 	return fmt.Sprintf(format, v, " kMGTP"[unit])

@@ -41,11 +41,11 @@ type Cache struct {
 	locks      []*os.File
 	handles    *handles
 	sys        system
-	taking     chan struct{}  // held while free space is compared and taken
-	proving    chan struct{}  // held while a proof is changed
-	dirty      chan struct{}  // tells Run that much is unsynced
-	warm       chan *partial  // blobs whose next pieces are there to be hashed
-	shown      statementCache // of whole blobs
+	taking     chan struct{}     // held while free space is compared and taken
+	proving    [64]chan struct{} // by first byte of the digest; held while the proof is changed
+	dirty      chan struct{}     // tells Run that much is unsynced
+	warm       chan *partial     // blobs whose next pieces are there to be hashed
+	shown      statementCache    // of whole blobs
 
 	mu       sync.Mutex // guards the fields below; never held across I/O
 	partials map[pieces.Blob]*partial
@@ -78,12 +78,14 @@ func open(o Options, sys system) (*Cache, error) {
 		signer: o.Signer, log: o.Logger, onHash: o.OnHash, sys: sys,
 		handles:  newHandles(maxHandles),
 		taking:   make(chan struct{}, 1),
-		proving:  make(chan struct{}, 1),
 		dirty:    make(chan struct{}, 1),
 		warm:     make(chan *partial, 1024),
 		partials: map[pieces.Blob]*partial{},
 		wholes:   map[pieces.Blob]*whole{},
 		proofs:   map[pieces.Digest]bool{},
+	}
+	for i := range c.proving {
+		c.proving[i] = make(chan struct{}, 1)
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -174,6 +176,12 @@ func (c *Cache) usable() error {
 		return ErrClosed
 	}
 	return c.failed
+}
+
+// provingOf returns the token to change a blob's proof. There are enough of them
+// that blobs rarely wait for each other's syncs.
+func (c *Cache) provingOf(b pieces.Blob) chan struct{} {
+	return c.proving[int(b.Digest.Bytes()[0])%len(c.proving)]
 }
 
 func (c *Cache) partial(b pieces.Blob) *partial {

@@ -121,7 +121,10 @@ func (c *Cache) linkAll(ctx context.Context, folder string, commit pieces.Commit
 	if err := c.hub.MkdirAll(snapshot, 0o777); err != nil {
 		return err
 	}
-	dirs := map[string]bool{blobsOf(folder): len(files) > 0, snapshot: true}
+	if err := c.syncAll(map[string]bool{blobsOf(folder): len(files) > 0}); err != nil {
+		return err // a link must not outlive its blob
+	}
+	dirs := map[string]bool{snapshot: true}
 	for _, f := range files {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

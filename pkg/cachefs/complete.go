@@ -111,10 +111,11 @@ func (c *Cache) publish(ctx context.Context, p *partial) error {
 // moveIn proves the blob and renames it to its name, in this order: a proof that
 // nothing matches is harmless, a blob without one would be hashed again.
 func (c *Cache) moveIn(ctx context.Context, p *partial, at place) (*whole, error) {
-	if err := acquire(ctx, c.proving); err != nil {
+	proving := c.provingOf(p.blob)
+	if err := acquire(ctx, proving); err != nil {
 		return nil, err
 	}
-	defer func() { <-c.proving }()
+	defer func() { <-proving }()
 	places := []place{at}
 	if other := c.findWhole(p.blob); other != nil { // another repository has it since
 		places = append(other.others(at.folder), at)

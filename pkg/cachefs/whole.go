@@ -114,10 +114,11 @@ func (c *Cache) inPlace(b pieces.Blob, p place) bool {
 // prove notes that a blob is whole in one more place. Statements that are known
 // already stay: their makers answer for them.
 func (c *Cache) prove(ctx context.Context, b pieces.Blob, at place, statements []pieces.Statement) (*whole, error) {
-	if err := acquire(ctx, c.proving); err != nil {
+	proving := c.provingOf(b)
+	if err := acquire(ctx, proving); err != nil {
 		return nil, err
 	}
-	defer func() { <-c.proving }()
+	defer func() { <-proving }()
 	places := []place{at}
 	old := c.findWhole(b)
 	if old != nil {

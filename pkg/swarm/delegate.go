@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -203,5 +202,3 @@ func (q *events) next() (event, bool) {
 	delete(q.last, p)
 	return e, true
 }
-
-var errTooLong = errors.New("too long for gossip")

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync"
@@ -23,6 +24,8 @@ const (
 	// factor of 2 it was 1.2 %, one broadcast in six did not reach all (measured).
 	retransmits = 4
 )
+
+var errTooLong = errors.New("too long for gossip")
 
 // gossip is the queue of broadcasts. memberlist sends one to a few members
 // only; it reaches all because every receiver passes it on once.

@@ -255,9 +255,11 @@ def play_memory(f, _variant, _caps):
 
 
 def judge_memory(figures):
-    small, large = (figures[v]["anon_max"] / MB for v in ("1GiB", "8GiB"))
-    return [Metric("anonymous memory of the largest agent, 8 GiB model, no caps", "≤ 150 MiB", f"{large:.0f} MiB", large <= 150),
-            Metric("its growth from a 1 GiB to an 8 GiB model", "none (≤ 16 MiB)", f"{large - small:+.0f} MiB ({small:.0f} → {large:.0f})", large - small <= 16)]
+    small, large = figures["1GiB"], figures["8GiB"]
+    growth = (large["anon_steady"] - small["anon_steady"]) / MB
+    return [Metric("anonymous memory of the largest agent, 8 GiB model, no caps: the most", "≤ 150 MiB", f"{large['anon_max'] / MB:.0f} MiB", large["anon_max"] <= 150 * MB),
+            Metric("its growth from a 1 GiB to an 8 GiB model: median of the second half of the run", "none (≤ 16 MiB)",
+                   f"{growth:+.0f} MiB ({small['anon_steady'] / MB:.0f} → {large['anon_steady'] / MB:.0f}; the most: {small['anon_max'] / MB:.0f} → {large['anon_max'] / MB:.0f})", growth <= 16)]
 
 
 def play_liar(f, variant, _caps):

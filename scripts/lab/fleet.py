@@ -169,7 +169,7 @@ class Fleet:
         body, start = self.hub.stats(), time.monotonic()
         for n in nodes:
             n.fetch(ref=ref)
-        trace, sampled = [], 0.0
+        trace, anon, sampled = [], [], 0.0
         while not all([n.down or self.finished(n, start) or not n.awaited for n in nodes]):
             now = time.monotonic() - start
             if now > timeout:
@@ -178,10 +178,12 @@ class Fleet:
             if now - sampled >= 0.25:
                 sampled = now
                 trace.append(self.sample(now, before, nodes))
+                anon.append(max(n.usage()[1] for n in nodes))
                 if hook:
                     hook(now, self.hub.stats())
             time.sleep(0.02)
-        return self.figures(nodes, before, used, body, trace)
+        late = anon[len(anon) // 2:] or [0]
+        return self.figures(nodes, before, used, body, trace) | {"anon_steady": statistics.median(late)}
 
     @staticmethod
     def finished(node, start):
@@ -197,8 +199,6 @@ class Fleet:
 
     def sample(self, now, before, nodes):
         moved = self.where.counters()
-        for n in nodes:
-            n.usage()
         return [round(now, 2), moved["hub"]["sent"] - before["hub"]["sent"], *(moved[n.name]["recv"] - before[n.name]["recv"] for n in nodes)]
 
     def figures(self, nodes, before, used, body, trace):

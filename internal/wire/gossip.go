@@ -13,9 +13,11 @@ const MaxGossip = 1024
 // MaxSummaryRows bounds the blobs of one Summary or Seek.
 const MaxSummaryRows = 64
 
-// Gossip is what travels to all members, neighbours or not. Exactly one field is
-// set. It is a hint: it tells whom to ask, never what to believe.
+// Gossip is what travels to all members, neighbours or not: a summary or a seek.
+// It is a hint: it tells whom to ask, never what to believe. Nonce makes two
+// messages that say the same differ: gossip carries equal bytes once only.
 type Gossip struct {
+	Nonce   uint64   `cbor:"0,keyasint"`
 	Summary *Summary `cbor:"1,keyasint,omitempty"`
 	Seek    *Seek    `cbor:"2,keyasint,omitempty"`
 }

@@ -374,6 +374,10 @@ func (n *Node) heardClaim(l *link, m *wire.Claim) {
 		return
 	}
 	now, key, state := time.Now(), plan.Key(m.Key), plan.ClaimState(m.State)
+	if len(l.claimed) >= maxClaims {
+		l.close(fmt.Errorf("more than %d claims: %w", maxClaims, wire.ErrProtocol))
+		return
+	}
 	deny, yield := n.seats.Heard(now, l.peer, key, state, m.Progress)
 	if yield {
 		n.yield(key)

@@ -44,7 +44,7 @@ func (n *Node) nameOf(p plan.Peer) string {
 		return l.name
 	}
 	if m := n.members[p]; m != nil {
-		return m.name
+		return m.facts.Name
 	}
 	return ""
 }

@@ -84,8 +84,19 @@ func (n *Node) offerHeld(l *link, b pieces.Blob) error {
 	return nil
 }
 
+// What one neighbour can make this member remember.
+const (
+	maxWants  = pieces.MaxFiles
+	maxAsks   = 4096
+	maxClaims = 4096
+)
+
 func (n *Node) heardWant(l *link, m *wire.Want) {
 	if n.links[l.peer] != l {
+		return
+	}
+	if len(l.wants)+len(m.Blobs) > maxWants {
+		l.close(fmt.Errorf("more than %d blobs wanted: %w", maxWants, wire.ErrProtocol))
 		return
 	}
 	for _, b := range m.Blobs {
@@ -138,9 +149,12 @@ func (n *Node) heardOffer(l *link, b pieces.Blob, statements []pieces.Statement)
 		return
 	}
 	state := n.blobs[b]
+	if state == nil {
+		return // not wanted (any more): a Want would bring the offers again
+	}
 	now := time.Now()
 	for _, st := range statements {
-		if state != nil && !state.accepts(st) {
+		if !state.accepts(st) {
 			continue
 		}
 		n.swap.Offer(now, l.peer, plan.Piece{Blob: b, Index: st.Index})

@@ -310,6 +310,9 @@ func (n *Node) unwant(s *blobState) {
 		n.taker.cancelPiece(plan.Piece{Blob: s.blob, Index: i}, errElsewhere)
 	}
 	n.swap.Drop(s.blob)
+	for p := range n.links {
+		n.swap.Withdraw(p, s.blob)
+	}
 	n.proofs.forget(s.blob)
 	delete(n.blobs, s.blob)
 	delete(n.hints, s.blob)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/internal/plan"
 	"p2pagent/internal/wire"
@@ -195,7 +194,7 @@ func (n *Node) run(l *link) {
 func (n *Node) dial(m *member) {
 	ctx, cancel := context.WithTimeoutCause(n.ctx, helloTimeout, errors.New("no answer to dialling in 10 s"))
 	defer cancel()
-	err := n.cfg.Host.Connect(ctx, peer.AddrInfo{ID: peerID(m.peer), Addrs: m.addrs})
+	err := Connect(ctx, n.cfg.Host, m.facts)
 	var s network.Stream
 	if err == nil {
 		s, err = n.cfg.Host.NewStream(ctx, peerID(m.peer), wire.SwarmProtocol)

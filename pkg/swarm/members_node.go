@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 
 	"p2pagent/internal/plan"
 	"p2pagent/internal/wire"
@@ -16,8 +15,7 @@ import (
 // member is what the node knows of a member of the swarm, neighbour or not.
 type member struct {
 	peer  plan.Peer
-	name  string
-	addrs []multiaddr.Multiaddr
+	facts Facts
 	since time.Time
 	dials int // attempts without success since the last link
 	next  time.Time
@@ -52,12 +50,13 @@ func (n *Node) memberUp(f Facts) {
 		m = &member{peer: p, since: time.Now()}
 		n.members[p] = m
 	}
-	m.name, m.addrs = f.Name, f.Info().Addrs
+	m.facts = f
 	m.next, m.dials = time.Time{}, 0
 }
 
 // tend keeps the streams to the neighbours up.
 func (n *Node) tend(now time.Time) {
+	n.dropRecords(now)
 	for _, l := range n.links {
 		if l.silence(now) > deafAfter {
 			l.close(errDeaf)

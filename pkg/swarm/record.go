@@ -266,6 +266,19 @@ func (n *Node) tellRecords(now time.Time) {
 	}
 }
 
+// recordLife is how long a record is remembered for others after it was made.
+// What outlives that, outlines of what is cached here, is on the disk.
+const recordLife = time.Hour
+
+// dropRecords forgets the records that nobody waits for and that are old.
+func (n *Node) dropRecords(now time.Time) {
+	for key, r := range n.records {
+		if len(r.waiters) == 0 && !r.getting && !r.added && now.Sub(r.made) > recordLife {
+			delete(n.records, key)
+		}
+	}
+}
+
 // handleAsk notes the neighbour's interest, looks the record up, on the disk if
 // need be, and answers.
 func (n *Node) handleAsk(l *link, m *wire.Ask) error {
@@ -279,6 +292,10 @@ func (n *Node) handleAsk(l *link, m *wire.Ask) error {
 
 func (n *Node) heardAsk(l *link, m *wire.Ask, fromDisk []byte) {
 	if n.links[l.peer] != l {
+		return
+	}
+	if len(l.asks) >= maxAsks {
+		l.close(fmt.Errorf("more than %d records asked for: %w", maxAsks, wire.ErrProtocol))
 		return
 	}
 	l.asks[m.Key] = m.Upstream

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"syscall"
 
 	"p2pagent/pkg/pieces"
@@ -174,6 +176,14 @@ func (c *Cache) tag() error {
 		return nil
 	}
 	return c.stage.WriteFile(c.hub, tagName, []byte(tagContent), 0o666)
+}
+
+// Unfinished returns the blobs of which pieces are kept for a later Begin, in no
+// order. What nobody will ask for again should be abandoned: it takes room.
+func (c *Cache) Unfinished() []pieces.Blob {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.partials))
 }
 
 // Abandon drops a partial blob with all its pieces, for everyone who began it. A

@@ -6,7 +6,6 @@ import (
 	"syscall"
 
 	"p2pagent/internal/durable"
-	"p2pagent/pkg/pieces"
 )
 
 // Answers to what a caller asks.
@@ -79,9 +78,4 @@ func (c *Cache) diskError(need int64, err error, operation string, args ...any) 
 		c.fail(err)
 	}
 	return err
-}
-
-// notHeld words ErrNotHeld for one piece.
-func notHeld(b pieces.Blob, index int) error {
-	return fmt.Errorf("open piece %d of %s: %w", index, b, ErrNotHeld)
 }

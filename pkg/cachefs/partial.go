@@ -164,12 +164,6 @@ func (p *partial) end() {
 	}
 }
 
-func (p *partial) full() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.held.Full()
-}
-
 func (p *partial) holds(index int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

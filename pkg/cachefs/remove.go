@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
+	"strings"
 	"syscall"
 
 	"p2pagent/pkg/pieces"
@@ -87,7 +90,7 @@ func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed 
 	if err != nil {
 		return 0, err
 	}
-	for d := range blobs {
+	for _, d := range slices.SortedFunc(maps.Keys(blobs), byName) {
 		if used[d] {
 			continue
 		}
@@ -106,6 +109,8 @@ func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed 
 	}
 	return freed, c.hub.SyncDir(blobsOf(folder))
 }
+
+func byName(a, b pieces.Digest) int { return strings.Compare(a.String(), b.String()) }
 
 // removeEmpty removes the repository's folder when nothing is left in it. A
 // folder without snapshots/ would be a warning for Hub clients, so that goes last.

@@ -172,7 +172,8 @@ func (c *Cache) measure(s *Snapshot, name string) error {
 	return nil
 }
 
-// List returns every snapshot in the cache, sorted by repository and commit.
+// List returns every snapshot in the cache, sorted by repository and commit. A
+// repository that can't be read is left out, with a line in the log.
 func (c *Cache) List() ([]Snapshot, error) {
 	folders, err := c.repoFolders()
 	if err != nil {
@@ -183,7 +184,7 @@ func (c *Cache) List() ([]Snapshot, error) {
 		repo, _ := pieces.ParseFolder(folder)
 		list, err := c.listRepo(repo)
 		if err != nil {
-			return nil, fmt.Errorf("list cache %s: %w", c.hubDir, err)
+			c.log.Warn("can't list a repository", "repo", repo.String(), "err", err)
 		}
 		out = append(out, list...)
 	}
@@ -206,8 +207,11 @@ func (c *Cache) listRepo(repo pieces.Repo) ([]Snapshot, error) {
 			continue
 		}
 		s, err := c.describe(repo, commit, revisions[commit])
+		if errors.Is(err, ErrNotCached) {
+			continue // removed since
+		}
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		out = append(out, *s)
 	}

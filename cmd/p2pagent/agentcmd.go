@@ -86,9 +86,10 @@ const readyWait = time.Second
 // notify tells systemd, when there is one, how the agent is.
 func (m *member) notify(ctx context.Context) error {
 	early, cancel := context.WithTimeout(ctx, readyWait)
-	m.node.Settled(early) // peers are not a condition of being ready
+	err := m.node.Settled(early)
+	late := early.Err() != nil // peers are not a condition of being ready
 	cancel()
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && (err == nil || late) {
 		daemon.SdNotify(false, daemon.SdNotifyReady)
 		m.log.Info("ready")
 	}

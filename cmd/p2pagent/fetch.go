@@ -23,13 +23,14 @@ func (p *program) fetchCmd() *cobra.Command {
 		Use: "fetch REF", Aliases: []string{"pull", "download"}, Short: "get a snapshot here, verified", Long: fetchLong,
 		Args: cobra.ExactArgs(1), Example: "  p2pagent fetch org/name\n  p2pagent fetch org/name@v1 --include '*.safetensors' --include '*.json'",
 	}
-	var revision string
+	var revision, localDir string
 	var include, exclude []string
 	s := p.newSession(cmd).withTimeout(cmd).orStandalone(cmd)
 	fs := cmd.Flags()
 	fs.StringVar(&revision, "revision", "", "branch, tag, refs/pr/N or commit (default main)")
 	fs.StringArrayVar(&include, "include", nil, "take only files that this `pattern` matches; repeatable")
 	fs.StringArrayVar(&exclude, "exclude", nil, "leave out files that this `pattern` matches; repeatable")
+	fs.StringVar(&localDir, "local-dir", "", "copy the files, as real files, into this `folder` too\nand print it instead")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ref, err := refOf(args[0], revision)
 		if err != nil {
@@ -40,18 +41,27 @@ func (p *program) fetchCmd() *cobra.Command {
 			return err
 		}
 		defer cancel()
-		return s.fetch(ctx, agent.Request{Ref: ref, Include: include, Exclude: exclude, Tied: s.standalone})
+		if err := absolute(&localDir); err != nil {
+			return err
+		}
+		return s.fetch(ctx, agent.Request{Ref: ref, Include: include, Exclude: exclude, Tied: s.standalone}, localDir)
 	}
 	return cmd
 }
 
-func (s *session) fetch(ctx context.Context, r agent.Request) error {
+func (s *session) fetch(ctx context.Context, r agent.Request, localDir string) error {
 	shown := s.newProgress(r.Ref.String())
 	r.Watch = shown.watch
 	var res agent.Result
 	err := s.use(ctx, func(ctx context.Context, svc service) (err error) {
 		if res, err = svc.Ensure(ctx, r); err != nil {
 			return err
+		}
+		if localDir != "" {
+			if err := copyOut(ctx, svc, r, res, localDir, shown.watch); err != nil {
+				return err
+			}
+			res.Path = localDir
 		}
 		if own, ok := svc.(inProcess); ok {
 			s.linger(ctx, own.Peers)

@@ -59,6 +59,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	signer := pieces.NewSigner(identity)
 	m.cache, err = cachefs.Open(cachefs.Options{
 		Hub: s.HubCache, State: filepath.Join(s.StateDir, "cache"), Signer: signer, Logger: log.With("part", "cache"),
+		OnHash: func(name string, done, total int64) { m.agent.NoteHash(name, done, total) },
 	})
 	if err != nil {
 		return nil, err

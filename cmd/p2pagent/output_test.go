@@ -220,6 +220,30 @@ func TestLimitedHub(t *testing.T) {
 	})
 }
 
+// A file that changed between the fetch and the copy never gets its name.
+func TestLocalFolderCompares(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(from, "a"), []byte("other"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	l := &localFolder{dir: to, root: root, commit: strings.Repeat("a", 40), now: time.Now}
+	err = l.bring(t.Context(), from, agent.File{Path: "a", Size: 5, Digest: strings.Repeat("0", 64)})
+	if exitCode(err) != 7 {
+		t.Errorf("wrong digest: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(to, "a")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is there: %v", err)
+	}
+	if err := l.bring(t.Context(), from, agent.File{Path: "../a", Size: 5}); exitCode(err) != 7 {
+		t.Errorf("hostile path: %v", err)
+	}
+}
+
 type source struct{ agent.Hub }
 
 func (source) Open(_ context.Context, _ pieces.Repo, _ pieces.Commit, _ pieces.File, off, n int64) (io.ReadCloser, error) {

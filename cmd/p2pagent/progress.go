@@ -143,7 +143,7 @@ func barProgress(w io.Writer) func(agent.Job, time.Duration) {
 			if bar == nil {
 				bar = newBar(w, v.Total)
 			}
-			bar.Describe(cut(clean(v.Ref+" "+amounts(v)), width-barColumns))
+			bar.Describe(cut(clean(barText(v)), width-barColumns))
 			bar.Set64(v.Completed)
 			dirty = true
 		case since > time.Second || dirty:
@@ -155,9 +155,27 @@ func barProgress(w io.Writer) func(agent.Job, time.Duration) {
 
 // barColumns is what the bar itself takes: percent, frame and bar.
 const (
-	barWidth   = 16
+	barWidth   = 12
 	barColumns = barWidth + 9
 )
+
+// barText is what stands before the bar. In 80 columns the sources, the rate and
+// the time left have room; the name is cut first.
+func barText(v agent.Job) string {
+	text := fmt.Sprintf("upstream %s, peers %s, here %s, ", bytesText(v.Upstream), bytesText(v.FromPeers()), bytesText(v.Here))
+	switch {
+	case v.Idle > 3:
+		text += "no byte for " + spanText(seconds(v.Idle))
+		if v.Waiting != "" {
+			text += ", waiting for " + v.Waiting
+		}
+	case v.ETA > 0:
+		text += bytesText(v.Rate) + "/s, " + spanText(seconds(v.ETA))
+	default:
+		text += bytesText(v.Rate) + "/s"
+	}
+	return text + " " + v.Ref
+}
 
 func newBar(w io.Writer, total int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(total,
@@ -203,9 +221,9 @@ func amounts(v agent.Job) string {
 		if v.Waiting != "" {
 			parts = append(parts, "waiting for "+v.Waiting)
 		}
-	}
-	if v.Unheld > 0 {
-		parts = append(parts, fmt.Sprintf("%d pieces nobody holds yet", v.Unheld))
+		if v.Unheld > 0 {
+			parts = append(parts, fmt.Sprintf("%d pieces nobody holds yet", v.Unheld))
+		}
 	}
 	return strings.Join(parts, ", ")
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -155,6 +156,7 @@ type Agent struct {
 	recent  []*job          // ended, oldest first
 	serial  int
 	wait    waitNote
+	hashing string // what the cache hashes, and how far it is
 	notes   notes
 }
 
@@ -204,6 +206,33 @@ func (a *Agent) NoteWait(why string, until time.Time) {
 	defer a.mu.Unlock()
 	if until.After(a.wait.until) {
 		a.wait = waitNote{why, until}
+	}
+}
+
+// NoteHash lets jobs that adopt, and imports, say how far the hashing of
+// something on the disk is. It has the shape that the cache asks for.
+func (a *Agent) NoteHash(name string, done, total int64) {
+	a.setHashing(fmt.Sprintf("%s on the disk to be hashed, %d %%", name, done*100/max(total, 1)))
+}
+
+func (a *Agent) setHashing(text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.hashing = text
+}
+
+// remark puts into a view what all jobs have in common: a wait that was imposed,
+// or else what the cache is at.
+func (a *Agent) remark(v *Job, now time.Time) {
+	why := a.waiting(now)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case v.Ended():
+	case why != "":
+		v.Waiting = why
+	case v.Status == Adopting && a.hashing != "":
+		v.Waiting = a.hashing
 	}
 }
 

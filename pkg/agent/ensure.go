@@ -96,6 +96,7 @@ const seededPatience = time.Minute
 func (a *Agent) begin(ctx context.Context, j *job, repo pieces.Repo, wanted []pieces.Blob) error {
 	open := slices.DeleteFunc(slices.Clone(wanted), func(b pieces.Blob) bool { return a.opt.Cache.Has(repo, b) })
 	if len(open) > 0 {
+		a.setHashing("") // what an earlier job left
 		j.enter(Adopting, "what is on the disk to be hashed")
 		if err := a.opt.Cache.Begin(ctx, repo, open); err != nil {
 			return err

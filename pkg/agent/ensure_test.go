@@ -285,6 +285,29 @@ func TestSeedDir(t *testing.T) {
 	})
 }
 
+// While the cache hashes what it found, a watcher hears how far it is.
+func TestNoteHash(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		u := r.units[0]
+		u.NoteHash("w.bin", 1, 2)
+		var waiting []string
+		_, err := u.Seed(t.Context(), agent.SeedRequest{Ref: r.ref("me/own"), Dir: writeDir(t, map[string]string{"a": "b"}),
+			Watch: func(v agent.Job) { waiting = append(waiting, v.Waiting) }})
+		r.must(err)
+		if len(waiting) == 0 || waiting[0] != "w.bin on the disk to be hashed, 50 %" {
+			t.Errorf("heard %q", waiting)
+		}
+		u.NoteWait("the Hub's rate limit (api)", time.Now().Add(time.Minute))
+		if st := u.Status(); !strings.HasPrefix(st.Waiting, "the Hub's rate limit (api) until ") {
+			t.Errorf("status %+v", st)
+		}
+		time.Sleep(2 * time.Minute)
+		if st := u.Status(); st.Waiting != "" {
+			t.Errorf("status after the wait %+v", st)
+		}
+	})
+}
+
 func TestSeedAgain(t *testing.T) {
 	inRoom(t, 2, func(t *testing.T, r *room) {
 		for _, content := range []string{"one", "two"} {

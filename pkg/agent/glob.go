@@ -180,6 +180,16 @@ func (f filter) wants(path string) bool {
 	return !slices.ContainsFunc(f.exclude, hit)
 }
 
+// Match returns the paths that a Request with these patterns means, in their
+// order.
+func Match(paths, include, exclude []string) ([]string, error) {
+	f, err := newFilter(include, exclude)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return !f.wants(p) }), nil
+}
+
 // choose returns the files that the filter wants, in their order.
 func (f filter) choose(files []pieces.File) []pieces.File {
 	if len(f.include)+len(f.exclude) == 0 {

@@ -58,7 +58,7 @@ func (a *Agent) Ensure(ctx context.Context, req Request) (Result, error) {
 		return Result{}, err
 	}
 	defer a.leave(j, req.Tied)
-	return j.wait(ctx, req.Watch, a.waiting)
+	return j.wait(ctx, req.Watch, a.remark)
 }
 
 // join returns the running job for the request, starting one when there is none.
@@ -135,14 +135,14 @@ func (a *Agent) leave(j *job, tied bool) {
 }
 
 // wait returns the job's outcome or, when ctx ends first, its cause.
-func (j *job) wait(ctx context.Context, watch func(Job), waiting func(time.Time) string) (Result, error) {
+func (j *job) wait(ctx context.Context, watch func(Job), remark func(*Job, time.Time)) (Result, error) {
 	if watch == nil {
 		watch = func(Job) {}
 	}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
-		v, changed := j.look(waiting)
+		v, changed := j.look(remark)
 		watch(v)
 		select {
 		case <-j.done:
@@ -160,15 +160,13 @@ func (j *job) wait(ctx context.Context, watch func(Job), waiting func(time.Time)
 	}
 }
 
-func (j *job) look(waiting func(time.Time) string) (Job, <-chan struct{}) {
+func (j *job) look(remark func(*Job, time.Time)) (Job, <-chan struct{}) {
 	j.mu.Lock()
 	changed := j.changed // before the view: a change in between must not be missed
 	j.mu.Unlock()
 	now := time.Now()
 	v := j.read(now)
-	if why := waiting(now); why != "" && !v.Ended() {
-		v.Waiting = why
-	}
+	remark(&v, now)
 	return v, changed
 }
 
@@ -228,7 +226,7 @@ func (a *Agent) Jobs() []Job {
 	slices.Reverse(ended)
 	out := make([]Job, 0, len(running)+len(ended))
 	for _, j := range append(running, ended...) {
-		v, _ := j.look(a.waiting)
+		v, _ := j.look(a.remark)
 		v.Callers = callers[j]
 		out = append(out, v)
 	}

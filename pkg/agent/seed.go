@@ -68,6 +68,7 @@ func (a *Agent) watchImport(r SeedRequest) (stop func()) {
 		tick := time.NewTicker(watchEvery)
 		defer tick.Stop()
 		for {
+			a.remark(&v, time.Now())
 			r.Watch(v)
 			select {
 			case <-quit:

@@ -64,6 +64,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	if err != nil {
 		return nil, err
 	}
+	swarm.LibraryLog(log.Handler())
 	gater := swarm.NewGater(key)
 	m.host, err = swarm.NewHost(swarm.HostOptions{
 		Identity: identity, Listen: net.JoinHostPort(s.Bind, strconv.Itoa(s.SwarmPort)),
@@ -79,8 +80,9 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.members, err = swarm.NewMembers(swarm.MemberOptions{
 		Key: key, Bind: s.Bind, Port: s.GossipPort, Advertise: s.Advertise,
 		Join: s.Join, JoinTimeout: time.Duration(s.JoinTimeout), Facts: facts, Gater: gater,
-		OnUp:   func(f swarm.Facts) { m.node.MemberUp(f) },
-		OnDown: func(id peer.ID) { m.node.MemberDown(id) },
+		OnUp:      func(f swarm.Facts) { m.node.MemberUp(f) },
+		OnDown:    func(id peer.ID) { m.node.MemberDown(id) },
+		OnMessage: func(b []byte) { m.node.Message(b) },
 		Logger: log.With("part", "gossip"),
 	})
 	if err != nil {

@@ -138,6 +138,9 @@ func hint(err error) string {
 			return row.text
 		}
 	}
+	if classify(err) == agent.NoAgent && errors.Is(err, fs.ErrPermission) {
+		return "the socket is for its owner and group: become a member of the group that the agent runs as"
+	}
 	if classify(err) == agent.NoAgent {
 		return "start one with `p2pagent agent`, name its --socket, or do it in this process with --standalone"
 	}

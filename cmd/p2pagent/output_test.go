@@ -76,6 +76,25 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+func TestHints(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&agent.Error{Kind: agent.NoAgent, Err: syscall.EACCES}, "group"},
+		{&agent.Error{Kind: agent.NoAgent, Err: syscall.ENOENT}, "p2pagent agent"},
+		{&agent.Error{Kind: agent.Other, Hint: "its own"}, "its own"},
+		{fmt.Errorf("open: %w", cachefs.ErrCrossDevice), "--state-dir"},
+		{&cachefs.BusyError{}, "--standalone"},
+		{fmt.Errorf("listen: %w", syscall.EADDRINUSE), "--gossip-port"},
+		{errors.New("anything"), ""},
+	} {
+		if got := hint(c.err); !strings.Contains(got, c.want) || (c.want == "") != (got == "") {
+			t.Errorf("%v: %q, want %q in it", c.err, got, c.want)
+		}
+	}
+}
+
 // Every kind has a code, and the text of the root command speaks of each.
 func TestExitCodesAreTold(t *testing.T) {
 	for kind, code := range exitCodes {

@@ -384,14 +384,25 @@ func TestPowerCutAfterAbandon(t *testing.T) {
 	a, _ := crashModels()
 	b := a.blobs()[2]
 	ps := cut(t, b, a.content[b])
-	for mode := 1; mode < 60; mode++ {
-		r := newCrashRig(t, func(*rig) {})
+	var before int // steps up to the Abandon
+	live := func(r *crashRig) {
 		r.life(t, func(c *Cache) error {
 			ctx := t.Context()
-			return errors.Join(c.Begin(ctx, repoA, []pieces.Blob{b}), c.Put(ctx, ps[0]), c.flushAll(ctx),
-				c.Abandon(b), c.Begin(ctx, repoA, []pieces.Blob{b}))
+			err := errors.Join(c.Begin(ctx, repoA, []pieces.Blob{b}), c.Put(ctx, ps[0]), c.flushAll(ctx))
+			before = r.disk.Steps()
+			return errors.Join(err, c.Abandon(b), c.Begin(ctx, repoA, []pieces.Blob{b}))
 		})
-		r.cut(t, mode, 0)
-		r.life(t, func(c *Cache) error { checkHeld(t, c, a); return nil })
+	}
+	clean := newCrashRig(t, func(*rig) {})
+	live(clean)
+	for stop := before + 1; stop <= clean.disk.Steps()+1; stop++ {
+		for mode := range 12 {
+			r := newCrashRig(t, func(*rig) {})
+			r.disk.StopAt = stop
+			live(r)
+			r.cut(t, mode, stop)
+			r.disk.StopAt = 0
+			r.life(t, func(c *Cache) error { checkHeld(t, c, a); return nil })
+		}
 	}
 }

@@ -83,7 +83,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 		OnUp:      func(f swarm.Facts) { m.node.MemberUp(f) },
 		OnDown:    func(id peer.ID) { m.node.MemberDown(id) },
 		OnMessage: func(b []byte) { m.node.Message(b) },
-		Logger: log.With("part", "gossip"),
+		Logger:    log.With("part", "gossip"),
 	})
 	if err != nil {
 		return nil, err

@@ -39,11 +39,7 @@ func run(m *testing.M) int {
 var build = sync.OnceValue(func() error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 3*time.Minute, errors.New("go build took 3 minutes"))
 	defer cancel()
-	args := []string{"build", "-o", filepath.Join(bin, "p2pagent")}
-	if raceFlag != "" {
-		args = append(args, raceFlag)
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/p2pagent")...)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, "p2pagent"), "./cmd/p2pagent")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", errors.Join(err, context.Cause(ctx)), out)

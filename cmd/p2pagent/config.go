@@ -182,6 +182,9 @@ func (s *settings) check() []error {
 	if s.Fetchers < 1 {
 		faults = append(faults, s.fault("fetchers", "%d, want at least 1", s.Fetchers))
 	}
+	if s.Ranges < 1 {
+		faults = append(faults, s.fault("ranges", "%d, want at least 1", s.Ranges))
+	}
 	if s.Insecure && s.SwarmKeyFile != "" {
 		faults = append(faults, s.fault("insecure", "there is a swarm key file; choose one of the two"))
 	}

@@ -69,6 +69,12 @@ func statusRows(st agent.Status) [][]string {
 	if st.Waiting != "" {
 		rows = append(rows, []string{"waiting", st.Waiting})
 	}
+	if st.JoinFault != "" {
+		rows = append(rows, []string{"not joined", st.JoinFault})
+	}
+	for _, r := range st.Refused {
+		rows = append(rows, []string{"refused", fmt.Sprintf("%s, %d times, last at %s: %s", r.Who, r.Count, r.Last.Local().Format(time.TimeOnly), r.Reason)})
+	}
 	for _, b := range st.Banned {
 		rows = append(rows, []string{"banned", fmt.Sprintf("%s (%s) until %s: %s", b.Name, b.PeerID, b.BannedUntil.Local().Format(time.TimeOnly), b.Banned)})
 	}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -119,8 +121,25 @@ func (m *member) about(key swarm.Key) func() agent.About {
 			Version: versionText(), PID: os.Getpid(), Name: self.Name, PeerID: self.Peer.String(),
 			HubCache: s.HubCache, StateDir: s.StateDir, Endpoint: s.HubEndpoint,
 			Upstream: s.Upstream, Offline: s.Offline, SwarmKey: key.Fingerprint(), Free: freeBytes(s.HubCache),
+			JoinFault: faultText(m.members.JoinError()), Refused: refusals(m.members.Refused()),
 		}
 	}
+}
+
+func faultText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// refusals names each stranger by the best that is known of it.
+func refusals(in []swarm.Refusal) []agent.Refusal {
+	out := make([]agent.Refusal, len(in))
+	for i, r := range in {
+		out[i] = agent.Refusal{Who: cmp.Or(r.Name, r.Peer.String(), r.Addr), Reason: r.Reason, Count: r.Count, Last: r.At}
+	}
+	return out
 }
 
 // notebook keeps the agent's notes in a file of the state folder.

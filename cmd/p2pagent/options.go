@@ -25,6 +25,7 @@ type options struct {
 	Insecure     bool
 	Upstream     bool
 	Fetchers     int
+	Ranges       int
 	Label        labelsValue
 	Socket       string
 
@@ -40,6 +41,7 @@ const (
 	defaultGossipPort  = 7946
 	defaultSwarmPort   = 7947
 	defaultFetchers    = 8
+	defaultRanges      = 8
 	defaultJoinTimeout = 30 * time.Second
 )
 
@@ -61,6 +63,7 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Insecure, "insecure", false, "run without a swarm key: whoever reaches the ports is in")
 	fs.BoolVar(&o.Upstream, "upstream", true, "this member may fetch from the Hub")
 	fs.IntVar(&o.Fetchers, "fetchers", defaultFetchers, "`members` that fetch one snapshot from the Hub at once")
+	fs.IntVar(&o.Ranges, "ranges", defaultRanges, "`requests` to the Hub at once, at most: extents of this member")
 	fs.Var(&o.Label, "label", "`key=value` to tell other members about this node; node=NAME\nnames it to people")
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
 	fs.Var(&o.UploadLimit, "upload-limit", "most `bytes` a second sent to members (0: no limit)")

@@ -82,6 +82,8 @@ type Store interface {
 	Has(repo pieces.Repo, b pieces.Blob) bool
 	// Held returns the pieces of b that are here.
 	Held(b pieces.Blob) *pieces.Set
+	// Statements returns the proofs of those pieces, ascending.
+	Statements(b pieces.Blob) []pieces.Statement
 	// Commit makes the snapshot appear, refs/ last, and returns its path.
 	Commit(ctx context.Context, o *pieces.Outline, files []pieces.File, revision string) (string, error)
 }

@@ -23,6 +23,17 @@ type About struct {
 	Offline  bool   `json:"offline"`
 	SwarmKey string `json:"swarm_key"` // its fingerprint
 	Free     int64  `json:"free"`      // bytes that fit on the disk
+
+	JoinFault string    `json:"join_fault,omitempty"` // why no member was joined
+	Refused   []Refusal `json:"refused,omitempty"`    // strangers that were not let in
+}
+
+// Refusal is somebody who tried to be a member and was not let in.
+type Refusal struct {
+	Who    string    `json:"who"` // name, peer id or address, as far as known
+	Reason string    `json:"reason"`
+	Count  int       `json:"count"`
+	Last   time.Time `json:"last"`
 }
 
 // Status says what this agent is and how it is.
@@ -66,6 +77,11 @@ type Snapshot struct {
 	Complete bool      `json:"complete"`            // every listed file is here
 	Seeded   bool      `json:"seeded"`              // not from the Hub
 	Kept     bool      `json:"kept"`                // told to hold it: seed
+
+	// Manifest is the CID of the outline with the proofs held here, and Proven
+	// tells whether every piece has one. Only show looks them up.
+	Manifest string `json:"manifest,omitempty"`
+	Proven   bool   `json:"proven,omitempty"`
 }
 
 // File is one file of a snapshot.

@@ -100,7 +100,25 @@ func (a *Agent) Show(ref pieces.Ref) (Snapshot, []File, error) {
 			files = append(files, File{f.Path, f.Blob.Size, f.Blob.Digest.String(), f.Blob.Pieces(), here[f.Path]})
 		}
 	}
-	return a.describe(s, ref.Revision), files, nil
+	out := a.describe(s, ref.Revision)
+	if s.Outline == nil {
+		return out, files, nil
+	}
+	out.Manifest, out.Proven, err = a.manifest(*s.Outline)
+	return out, files, err
+}
+
+// manifest puts together what is known of a commit and names it.
+func (a *Agent) manifest(o pieces.Outline) (id string, full bool, err error) {
+	m := pieces.Manifest{Outline: o}
+	for _, b := range pieces.Blobs(o.Files) {
+		m.Proofs = append(m.Proofs, pieces.Proofs{Blob: b, Statements: a.opt.Cache.Statements(b)})
+	}
+	raw, err := m.Marshal()
+	if err != nil {
+		return "", false, fmt.Errorf("manifest of %s: %w", o.Repo, err)
+	}
+	return pieces.ManifestCID(raw).String(), m.Full(), nil
 }
 
 // Verify hashes every file of a snapshot again. watch, when not nil, is called

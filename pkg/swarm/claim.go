@@ -222,7 +222,7 @@ func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, ne
 			return &storeError{err}
 		}
 		st := v.Statement()
-		n.proofs.learn(st)
+		n.proofs.learn(st, n.self)
 		n.post(func() { n.stored(plan.Piece{Blob: v.Blob(), Index: v.Index()}, st, n.self) })
 		return nil
 	}

@@ -37,7 +37,7 @@ func (n *Node) handle(l *link, m wire.Message) error {
 	case *wire.Record:
 		return n.handleRecord(l, m)
 	case *wire.Hold:
-		n.handleHold(m)
+		n.post(func() { n.heardHold(l, m) })
 	default:
 		return fmt.Errorf("%T on a swarm stream: %w", m, wire.ErrProtocol)
 	}
@@ -122,7 +122,7 @@ func (n *Node) heardUnwant(l *link, blobs []pieces.Blob) {
 }
 
 func (n *Node) handleOffer(l *link, m *wire.Offer) error {
-	statements, err := n.parseOffer(m)
+	statements, err := n.parseOffer(l, m)
 	if err != nil {
 		return err
 	}
@@ -131,13 +131,13 @@ func (n *Node) handleOffer(l *link, m *wire.Offer) error {
 }
 
 // parseOffer checks the signatures of statements that are new.
-func (n *Node) parseOffer(m *wire.Offer) ([]pieces.Statement, error) {
+func (n *Node) parseOffer(l *link, m *wire.Offer) ([]pieces.Statement, error) {
 	statements, err := pieces.DecodeStatements(m.Blob, m.Statements)
 	if err != nil {
 		return nil, err
 	}
 	for _, st := range statements {
-		if err := n.proofs.learn(st); err != nil {
+		if err := n.proofs.learn(st, l.peer); err != nil {
 			return nil, err
 		}
 	}
@@ -169,10 +169,11 @@ func (n *Node) heardWithdraw(l *link, b pieces.Blob) {
 	}
 }
 
-func (n *Node) handleHold(m *wire.Hold) {
+// heardHold believes a wait of at most ten minutes: the Hub's windows are five.
+func (n *Node) heardHold(l *link, m *wire.Hold) {
 	const most = 10 * time.Minute
-	wait := time.Duration(m.Millis) * time.Millisecond
-	if n.cfg.OnHold != nil && wait > 0 {
+	wait := time.Duration(min(m.Millis, most.Milliseconds())) * time.Millisecond
+	if n.cfg.OnHold != nil && wait > 0 && n.current(l) {
 		n.cfg.OnHold(m.Bucket, min(wait, most))
 	}
 }

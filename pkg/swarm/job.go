@@ -91,7 +91,7 @@ func (n *Node) Fetch(ctx context.Context, spec Job, report func(Progress)) error
 		held[b] = n.cfg.Store.Held(b)
 		for _, st := range n.cfg.Store.Statements(b) {
 			n.proofs.watch(b)
-			n.proofs.learn(st)
+			n.proofs.learn(st, n.self)
 		}
 	}
 	if err := n.call(ctx, func() { n.begin(j, held) }); err != nil {

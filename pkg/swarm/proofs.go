@@ -14,21 +14,25 @@ import (
 // once for each distinct statement.
 type proofs struct {
 	mu    sync.Mutex
-	blobs map[pieces.Blob]map[int][]pieces.Statement
+	blobs map[pieces.Blob]map[int][]opinion
 }
 
-// maxOpinions bounds how many different statements on one piece are kept: an
-// honest swarm has one.
-const maxOpinions = 4
+// opinion is a statement and the neighbour that brought it. Of each neighbour the
+// last one on a piece is kept: a liar can't crowd out what the others say, who
+// relayed a lie can correct itself, and an honest swarm has one in all.
+type opinion struct {
+	pieces.Statement
+	from plan.Peer
+}
 
-func newProofs() *proofs { return &proofs{blobs: map[pieces.Blob]map[int][]pieces.Statement{}} }
+func newProofs() *proofs { return &proofs{blobs: map[pieces.Blob]map[int][]opinion{}} }
 
 // watch begins to keep statements on b; forget ends it.
 func (p *proofs) watch(b pieces.Blob) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.blobs[b] == nil {
-		p.blobs[b] = map[int][]pieces.Statement{}
+		p.blobs[b] = map[int][]opinion{}
 	}
 }
 
@@ -38,9 +42,10 @@ func (p *proofs) forget(b pieces.Blob) {
 	delete(p.blobs, b)
 }
 
-// learn checks and keeps a statement. A statement that is known already costs no
-// signature check; one on a blob that nobody here wants is dropped.
-func (p *proofs) learn(st pieces.Statement) error {
+// learn checks and keeps a statement that from brought. A statement that is known
+// already costs no signature check; one on a blob that nobody here wants is
+// dropped.
+func (p *proofs) learn(st pieces.Statement, from plan.Peer) error {
 	if p.knows(st) {
 		return nil
 	}
@@ -50,13 +55,11 @@ func (p *proofs) learn(st pieces.Statement) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.blobs[st.Blob]
-	if known == nil || slices.Contains(known[st.Index], st) {
+	if known == nil || slices.ContainsFunc(known[st.Index], func(o opinion) bool { return o.Statement == st }) {
 		return nil
 	}
-	if len(known[st.Index]) >= maxOpinions {
-		return fmt.Errorf("learn statement on piece %d of %s: already %d different ones", st.Index, st.Blob, maxOpinions)
-	}
-	known[st.Index] = append(known[st.Index], st)
+	others := slices.DeleteFunc(known[st.Index], func(o opinion) bool { return o.from == from })
+	known[st.Index] = append(others, opinion{st, from})
 	return nil
 }
 
@@ -64,11 +67,11 @@ func (p *proofs) knows(st pieces.Statement) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known, watched := p.blobs[st.Blob]
-	return !watched || slices.Contains(known[st.Index], st)
+	return !watched || slices.ContainsFunc(known[st.Index], func(o opinion) bool { return o.Statement == st })
 }
 
 // on returns the statements on a piece.
-func (p *proofs) on(piece plan.Piece) []pieces.Statement {
+func (p *proofs) on(piece plan.Piece) []opinion {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.blobs[piece.Blob][piece.Index])
@@ -79,7 +82,7 @@ func (p *proofs) drop(b pieces.Blob, bad func(pieces.Statement) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, list := range p.blobs[b] {
-		p.blobs[b][i] = slices.DeleteFunc(list, bad)
+		p.blobs[b][i] = slices.DeleteFunc(list, func(o opinion) bool { return bad(o.Statement) })
 	}
 }
 
@@ -90,12 +93,12 @@ func (p *proofs) prove(piece plan.Piece, data []byte) (pieces.Verified, error) {
 	if len(statements) == 0 {
 		return pieces.Verified{}, fmt.Errorf("prove piece %d of %s: no statement", piece.Index, piece.Blob)
 	}
-	v, err := pieces.Verify(statements[0], data)
-	for _, st := range statements[1:] {
+	v, err := pieces.Verify(statements[0].Statement, data)
+	for _, o := range statements[1:] {
 		if err == nil {
 			return v, nil
 		}
-		v, err = pieces.Verify(st, data)
+		v, err = pieces.Verify(o.Statement, data)
 	}
 	return v, err
 }

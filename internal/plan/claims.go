@@ -18,8 +18,8 @@ import (
 //  5. otherwise: agree.
 //
 // Fetching and Released need no answer, but Fetching makes this member yield
-// when it only asks, or when both fetch, as after a partition, and the other got
-// further. Progress only grows, so the two never both yield; progress that
+// when it only asks, when it made no progress for Patience, or when both fetch,
+// as after a partition, and the other got further. Progress only grows, so the two never both yield; progress that
 // differs by a few pieces counts as the same, and the score decides, for news of
 // it is old when it comes.
 func (s *Seats) Heard(now time.Time, p Peer, key Key, state ClaimState, progress int64) (deny, yield bool) {
@@ -50,14 +50,29 @@ func (s *Seats) Heard(now time.Time, p Peer, key Key, state ClaimState, progress
 // keeps tells whether this member's own claim on t outlives the one it heard of.
 func (s *Seats) keeps(now time.Time, t *task, p Peer, state ClaimState, progress int64) bool {
 	switch {
+	case t.state == Fetching && !s.moves(now, t):
+		return false
 	case t.state == Fetching && state == Fetching:
 		return t.echoes(p, progress) || s.further(t, p, progress)
 	case t.state == Fetching:
-		return now.Sub(t.moved) < s.opt.Patience
+		return true
 	case t.state == Asking && state == Asking:
 		return s.before(s.self, p, t.key)
 	}
 	return false
+}
+
+// moves tells whether this member's own fetching of t gets on.
+func (s *Seats) moves(now time.Time, t *task) bool {
+	return t.state == Fetching && now.Sub(t.moved) < s.opt.Patience
+}
+
+// Moving tells whether this member fetches the task and gets on. Only then may it
+// announce that it is fetching: who hears it may yield, while a member that does
+// not get on yields to everybody.
+func (s *Seats) Moving(now time.Time, key Key) bool {
+	t := s.tasks[key]
+	return t != nil && s.moves(now, t)
 }
 
 // echoes tells whether a claim is the one that was taken over from p, and not a
@@ -144,13 +159,13 @@ func ahead(score uint64, p Peer, other uint64, q Peer) bool {
 // ask begins to claim t. Every member asked owes an answer; one that comes late
 // must not be taken for the answer to a later question.
 //
-// It is enough to ask those that have a seat in this member's view: of two that
-// both think they have one, the lower always asks the higher.
+// It is enough to ask those that have a seat in this member's view, and a few
+// more: of two that both think they have one, the lower always asks the higher.
 func (s *Seats) ask(now time.Time, t *task) Ask {
 	a := Ask{Key: t.key, Takeover: len(t.claims) > 0}
 	t.state, t.since, t.moved, t.bytes, t.seize = Asking, now, now, 0, a.Takeover
 	s.mine = append(s.mine, t)
-	a.To = append(a.To, t.seats...)
+	a.To = append(a.To, t.circle...)
 	if s.rank(t) < 0 {
 		a.To = slices.Collect(maps.Keys(t.rivals)) // others without a seat may ask as well
 	}

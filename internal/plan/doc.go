@@ -47,7 +47,3 @@ func (p Piece) Size() int64 {
 	_, n := p.Blob.Piece(p.Index)
 	return n
 }
-
-func (p Piece) key() []byte {
-	return binary.BigEndian.AppendUint64(p.Blob.Digest.Bytes(), uint64(p.Index))
-}

@@ -38,8 +38,15 @@ func (s *Seats) Claim(now time.Time, key Key) (a Ask, ok bool) {
 	return s.ask(now, t), true
 }
 
+// lonely is how many times AckWait a member starts nothing after it has lost its
+// last rival: it may be the one that was cut off, and find the others again.
+const lonely = 3
+
 // open tells whether this member may claim the task now.
 func (s *Seats) open(now time.Time, t *task) bool {
+	if t.alone {
+		t.alone, t.retry = false, now.Add(lonely*s.opt.AckWait)
+	}
 	if !t.needed || t.state != 0 || now.Before(t.retry) {
 		return false
 	}
@@ -93,47 +100,53 @@ func (s *Seats) rank(t *task) int {
 	return t.place
 }
 
-// seat finds out which rivals have a seat and this member's place among them.
+// witnesses is how many members are asked at least, seats or not: one that hears
+// a claimant which this member does not hear will deny.
+const witnesses = 4
+
+// seat finds out which rivals have a seat, who is asked, and this member's place.
 func (s *Seats) seat(t *task) {
-	type scored struct {
-		peer  Peer
-		score uint64
+	circle := t.best(max(s.opt.Fetchers, witnesses))
+	own := slices.IndexFunc(circle, func(p Peer) bool { return ahead(t.group.own, s.self, t.rivals[p], p) })
+	if own < 0 {
+		own = len(circle)
 	}
-	top := make([]scored, 0, s.opt.Fetchers+1) // highest first
-	for p, score := range t.rivals {
-		at, _ := slices.BinarySearchFunc(top, scored{p, score}, func(a, b scored) int {
-			if ahead(a.score, a.peer, b.score, b.peer) {
-				return -1
-			}
-			return 1
-		})
-		if at < s.opt.Fetchers {
-			top = slices.Insert(top[:min(len(top), s.opt.Fetchers-1)], at, scored{p, score})
-		}
+	t.circle, t.seats, t.place = circle, circle[:min(len(circle), s.opt.Fetchers)], -1
+	if own >= s.opt.Fetchers {
+		return
 	}
-	behind := slices.IndexFunc(top, func(o scored) bool { return ahead(t.group.own, s.self, o.score, o.peer) })
-	t.seats, t.place = t.seats[:0], 0
-	if len(top) == s.opt.Fetchers {
-		if behind < 0 {
-			t.place = -1
-		} else {
-			top = top[:len(top)-1]
-		}
-	}
-	for _, o := range top {
-		t.seats = append(t.seats, o.peer)
-		if t.place >= 0 && ahead(Score(o.peer, t.key[:]), o.peer, t.score, s.self) {
+	t.seats, t.place = circle[:min(len(circle), s.opt.Fetchers-1)], 0
+	for _, p := range t.seats {
+		if ahead(Score(p, t.key[:]), p, t.score, s.self) {
 			t.place++
 		}
 	}
 }
 
-// wouldSit tells whether a new rival gets a seat, maybe this member's.
-func (t *task) wouldSit(s *Seats, p Peer) bool {
-	if t.place >= 0 && (len(t.seats) < s.opt.Fetchers-1 || ahead(t.rivals[p], p, t.group.own, s.self)) {
+// best returns the first n rivals by their score for the group.
+func (t *task) best(n int) []Peer {
+	top := make([]Peer, 0, n+1)
+	for p, score := range t.rivals {
+		at, _ := slices.BinarySearchFunc(top, p, func(q, _ Peer) int {
+			if ahead(t.rivals[q], q, score, p) {
+				return -1
+			}
+			return 1
+		})
+		if at < n {
+			top = slices.Insert(top[:min(len(top), n-1)], at, p)
+		}
+	}
+	return top
+}
+
+// ranks tells whether a new rival changes what seat finds out.
+func (t *task) ranks(s *Seats, p Peer) bool {
+	if len(t.circle) < max(s.opt.Fetchers, witnesses) {
 		return true
 	}
-	return slices.ContainsFunc(t.seats, func(q Peer) bool { return ahead(t.rivals[p], p, t.rivals[q], q) })
+	last := t.circle[len(t.circle)-1]
+	return ahead(t.rivals[p], p, t.rivals[last], last)
 }
 
 // Seated returns the members that have a seat for the task, this one included:

@@ -81,9 +81,11 @@ type task struct {
 	seize bool           // asking in order to take over
 	echo  map[Peer]*echo // those it was taken from
 	retry time.Time      // not again before
+	alone bool           // the last rival has gone
 
 	ranked bool   // what follows is up to date with rivals
 	seats  []Peer // rivals that have a seat
+	circle []Peer // rivals to ask
 	place  int    // see Seats.rank
 	score  uint64 // of this member
 }
@@ -203,19 +205,22 @@ func (s *Seats) SetRival(key Key, p Peer, rival bool) {
 	t.rivals[p] = 0
 	if t.group != nil {
 		t.rivals[p] = Score(p, t.group.key[:])
-		t.ranked = t.ranked && !t.wouldSit(s, p)
+		t.ranked = t.ranked && !t.ranks(s, p)
 	}
 }
 
 // Gone forgets a member: its claims are free at once.
 func (s *Seats) Gone(p Peer) {
 	for _, t := range s.tasks {
+		if _, rival := t.rivals[p]; rival && len(t.rivals) == 1 {
+			t.alone = true
+		}
 		s.forget(t, p)
 	}
 }
 
 func (s *Seats) forget(t *task, p Peer) {
-	t.ranked = t.ranked && !slices.Contains(t.seats, p)
+	t.ranked = t.ranked && !slices.Contains(t.circle, p)
 	delete(t.rivals, p)
 	delete(t.await, p)
 	delete(t.owed, p)
@@ -225,11 +230,14 @@ func (s *Seats) forget(t *task, p Peer) {
 }
 
 // Own returns the tasks that this member asks for or fetches, for a neighbour
-// that has just come and must know them.
+// that has just come and must know them. Those that don't get on are left out
+// (see Moving).
 func (s *Seats) Own() map[Key]ClaimState {
 	out := make(map[Key]ClaimState, len(s.mine))
 	for _, t := range s.mine {
-		out[t.key] = t.state
+		if t.state == Asking || s.moves(s.seen, t) {
+			out[t.key] = t.state
+		}
 	}
 	return out
 }

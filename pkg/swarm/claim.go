@@ -340,7 +340,7 @@ const tellEvery = time.Second
 
 func (n *Node) tellProgress(now time.Time) {
 	for _, t := range n.extents {
-		if t.cancel != nil && now.Sub(t.told) >= tellEvery {
+		if t.cancel != nil && now.Sub(t.told) >= tellEvery && n.seats.Moving(now, t.key) {
 			t.told = now
 			n.announce(t, plan.Fetching)
 		}

@@ -46,7 +46,11 @@ func TestFetchAsksOncePerRun(t *testing.T) {
 
 // Whatever the breaks, each needed byte is read once, and no other.
 func TestFetchReadsNoByteTwice(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 7))
 			var blobs []pieces.Blob

@@ -108,14 +108,20 @@ func (s *Seats) claimed(now time.Time, t *task, p Peer) bool {
 	return false
 }
 
-// stale tells whether a claim may be taken over. Who asks has its answer in
-// AckWait, and goes on or gives up.
+// stale tells whether a claim may be taken over.
 func (s *Seats) stale(now time.Time, c *claim) bool {
-	if c.state == Asking {
-		return now.Sub(c.moved) >= min(5*s.opt.AckWait, s.opt.Patience)
-	}
-	return now.Sub(c.moved) >= s.opt.Patience
+	return now.Sub(c.moved) >= s.lasts(c)
 }
+
+func (s *Seats) lasts(c *claim) time.Duration {
+	if c.state == Asking {
+		return s.askingLasts()
+	}
+	return s.opt.Patience
+}
+
+// askingLasts: who asks has its answers in AckWait, and goes on or gives up.
+func (s *Seats) askingLasts() time.Duration { return min(5*s.opt.AckWait, s.opt.Patience) }
 
 func (t *task) note(now time.Time, p Peer, state ClaimState, progress int64) {
 	c := t.claims[p]
@@ -163,7 +169,7 @@ func ahead(score uint64, p Peer, other uint64, q Peer) bool {
 // more: of two that both think they have one, the lower always asks the higher.
 func (s *Seats) ask(now time.Time, t *task) Ask {
 	a := Ask{Key: t.key, Takeover: len(t.claims) > 0}
-	t.state, t.since, t.moved, t.bytes, t.seize = Asking, now, now, 0, a.Takeover
+	t.state, t.since, t.asked, t.moved, t.bytes, t.seize = Asking, now, now, now, 0, a.Takeover
 	s.mine = append(s.mine, t)
 	a.To = append(a.To, t.circle...)
 	if s.rank(t) < 0 {
@@ -211,12 +217,19 @@ func (s *Seats) Acked(now time.Time, p Peer, key Key, deny bool) {
 }
 
 // Ready returns the asked-for tasks that may start now: every rival agreed, or
-// was silent for AckWait. They count as Fetching from here on.
+// was silent for AckWait. They count as Fetching from here on. Consent that is
+// old, because this member was stopped, is worth nothing: it has to ask again.
 func (s *Seats) Ready(now time.Time) []Key {
 	s.wake(now)
 	var out []Key
-	for _, t := range s.mine {
-		if t.state != Asking || (len(t.await) > 0 && now.Sub(t.since) < s.opt.AckWait) {
+	for _, t := range slices.Clone(s.mine) {
+		switch {
+		case t.state != Asking:
+			continue
+		case now.Sub(t.asked) >= s.askingLasts()-s.opt.AckWait:
+			s.drop(t)
+			continue
+		case len(t.await) > 0 && now.Sub(t.since) < s.opt.AckWait:
 			continue
 		}
 		if t.seize {

@@ -188,11 +188,7 @@ func (s *Seats) Wake(now time.Time) time.Time {
 // ripe returns the earlier of at and when t may be taken over.
 func (s *Seats) ripe(now time.Time, t *task, at time.Time) time.Time {
 	for _, c := range t.claims {
-		wait := s.opt.Patience
-		if c.state == Asking {
-			wait = min(5*s.opt.AckWait, wait)
-		}
-		at = earlier(at, c.moved.Add(wait))
+		at = earlier(at, c.moved.Add(s.lasts(c)))
 	}
 	if s.rank(t) < 0 && !s.starved(now, t) {
 		at = earlier(at, t.group.gain.Add(2*s.opt.Patience))

@@ -274,9 +274,16 @@ func (w *world) spare() bool {
 	return good > 2
 }
 
-var seatWorlds = 150
+var (
+	seatSeed   = flag.Uint64("seats.seed", 0, "run this one random world and print what happens")
+	seatWorlds = flag.Uint64("seats.worlds", 100, "how many random worlds to run")
+)
 
-var seatSeed = flag.Uint64("seats.seed", 0, "run this one random world and print what happens")
+// oddWorlds are those that found a defect: a member that goes on with consent
+// from before it was stopped (5772), one that fetches although it does not get on
+// and still makes others yield (61, 5303), one that asks nobody for a takeover
+// (1577), one that fetches alone because it was cut off (5303).
+var oddWorlds = []uint64{61, 1577, 5303, 5772}
 
 func runWorld(t *testing.T, seed uint64, calm bool) (w *world) {
 	t.Helper()
@@ -298,7 +305,7 @@ func runWorld(t *testing.T, seed uint64, calm bool) (w *world) {
 
 // Without faults every task is fetched once, whatever the delays.
 func TestSeatsFetchEachTaskOnce(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range *seatWorlds {
 		w := runWorld(t, seed+1, true)
 		for k, n := range w.fetches {
 			if n != 1 {
@@ -318,7 +325,10 @@ func TestSeatsSurviveFaults(t *testing.T) {
 		runWorld(t, *seatSeed, false)
 		return
 	}
-	for seed := range uint64(seatWorlds) {
+	for _, seed := range oddWorlds {
+		runWorld(t, seed, false)
+	}
+	for seed := range *seatWorlds {
 		runWorld(t, seed+1, false)
 	}
 }

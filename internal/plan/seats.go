@@ -73,9 +73,10 @@ type task struct {
 	needed bool
 
 	state ClaimState // of this member: 0, Asking or Fetching
-	since time.Time  // of state
-	moved time.Time  // last own progress
-	bytes int64      // own progress
+	since time.Time  // of state, later after a pause
+	asked time.Time
+	moved time.Time // last own progress
+	bytes int64     // own progress
 	await map[Peer]bool
 	owed  map[Peer]debt  // answers to earlier questions on their way
 	seize bool           // asking in order to take over

@@ -58,9 +58,9 @@ func (n *Node) leaveExtent(j *job, t *extentTask) {
 	if len(t.jobs) > 0 {
 		return
 	}
-	if t.cancel != nil {
+	if _, claimed := n.seats.Own()[t.key]; claimed || t.cancel != nil {
 		t.stop(errElsewhere)
-		n.announce(t, plan.Released)
+		n.announce(t, plan.Released) // also when it was only asked for
 	}
 	n.seats.Remove(t.key)
 	delete(n.extents, t.key)

@@ -35,11 +35,8 @@ func (c *Cache) hasIn(folder string, b pieces.Blob) bool {
 
 // adopt tells whether the repository has the blob when it returns.
 func (a *adopter) adopt(ctx context.Context, b pieces.Blob) (bool, error) {
-	if a.hasIn(a.folder, b) {
-		return true, nil
-	}
-	if w := a.findWhole(b); w != nil {
-		return true, a.plantWhole(ctx, w)
+	if found, err := a.adoptKnown(ctx, b); found || err != nil {
+		return found, err
 	}
 	folders, err := a.candidates(b)
 	if err != nil {
@@ -56,6 +53,18 @@ func (a *adopter) adopt(ctx context.Context, b pieces.Blob) (bool, error) {
 		default:
 			return true, a.plantWhole(ctx, w)
 		}
+	}
+	return false, nil
+}
+
+// adoptKnown is adopt for a blob that is known to be whole, in this repository or
+// another: nothing is hashed.
+func (a *adopter) adoptKnown(ctx context.Context, b pieces.Blob) (bool, error) {
+	if a.hasIn(a.folder, b) {
+		return true, nil
+	}
+	if w := a.findWhole(b); w != nil {
+		return true, a.plantWhole(ctx, w)
 	}
 	return false, nil
 }

@@ -48,7 +48,7 @@ func (c *Cache) begin(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob
 	if len(missing) == 0 {
 		return nil
 	}
-	return c.reserve(ctx, repo, missing)
+	return a.reserve(ctx, repo, missing)
 }
 
 func distinct(blobs []pieces.Blob) []pieces.Blob {
@@ -64,7 +64,8 @@ func distinct(blobs []pieces.Blob) []pieces.Blob {
 }
 
 // reserve makes room for all blobs or for none.
-func (c *Cache) reserve(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob) error {
+func (a *adopter) reserve(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob) error {
+	c := a.Cache
 	if err := acquire(ctx, c.taking); err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (c *Cache) reserve(ctx context.Context, repo pieces.Repo, blobs []pieces.Bl
 	}
 	var made []pieces.Blob
 	for _, b := range blobs {
-		fresh, err := c.beginOne(b, repo)
+		fresh, err := a.beginOne(ctx, b, repo)
 		if err != nil {
 			return errors.Join(err, c.abandonAll(made))
 		}
@@ -120,8 +121,10 @@ func (c *Cache) stillNeeds(b pieces.Blob) int64 {
 }
 
 // beginOne notes that repo wants the blob, and makes its files when it is new. The
-// caller holds c.taking.
-func (c *Cache) beginOne(b pieces.Blob, repo pieces.Repo) (fresh bool, err error) {
+// caller holds c.taking: without a partial blob nobody makes one meanwhile, so
+// what is not whole now stays so.
+func (a *adopter) beginOne(ctx context.Context, b pieces.Blob, repo pieces.Repo) (fresh bool, err error) {
+	c := a.Cache
 	c.mu.Lock()
 	p := c.partials[b]
 	if p != nil {
@@ -131,6 +134,11 @@ func (c *Cache) beginOne(b pieces.Blob, repo pieces.Repo) (fresh bool, err error
 	if p != nil {
 		c.warmUp(p) // what an earlier run left may be hashed meanwhile
 		return false, nil
+	}
+	// Another job may have completed it after Begin looked. A partial blob beside
+	// the whole one would be fetched again, and that job would find it incomplete.
+	if found, err := a.adoptKnown(ctx, b); found || err != nil {
+		return false, err
 	}
 	p = newPartial(b, newNonce())
 	p.want(repo)

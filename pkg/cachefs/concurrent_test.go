@@ -249,3 +249,34 @@ func TestFewFilesStayOpen(t *testing.T) {
 		t.Errorf("%d files open", len(c.handles.open))
 	}
 }
+
+// A Begin that found a blob missing goes on after another job completed it: it
+// links the whole blob, and does not start a partial one beside it, which would
+// be fetched again and make that job's Complete fail.
+func TestBeginMeetsABlobThatBecameWholeMeanwhile(t *testing.T) {
+	r := newRig(t)
+	f, data := bigBlob()
+	c := r.open(t)
+	mustBegin(t, c, repoA, f.Blob)
+	for _, v := range cut(t, f.Blob, data) {
+		if err := c.Put(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Complete(t.Context(), f.Blob); err != nil {
+		t.Fatal(err)
+	}
+	late := adopter{Cache: c, folder: repoB.Folder()} // it looked before all this
+	if err := late.reserve(t.Context(), repoB, []pieces.Blob{f.Blob}); err != nil {
+		t.Fatal(err)
+	}
+	if c.partial(f.Blob) != nil {
+		t.Error("a partial blob stands beside the whole one")
+	}
+	if !c.Has(repoB, f.Blob) {
+		t.Error("the repository that came late lacks the blob")
+	}
+	if err := c.Complete(t.Context(), f.Blob); err != nil {
+		t.Errorf("complete once more: %v", err)
+	}
+}

@@ -156,7 +156,7 @@ func (n *Node) needs(t *extentTask) map[plan.Piece]bool {
 
 // claim asks for as many extents as the pace allows.
 func (n *Node) claim(now time.Time) {
-	for _, a := range n.seats.Next(now, n.pace.Allowed()-n.openExtents()) {
+	for _, a := range n.seats.Next(now, n.allowed()-n.openExtents()) {
 		for _, p := range a.To {
 			if l := n.links[p]; l != nil {
 				l.spoke = now
@@ -165,6 +165,16 @@ func (n *Node) claim(now time.Time) {
 		}
 	}
 	n.claimRecords(now)
+}
+
+// allowed is how many extents to fetch at once: what the pace says, but no more
+// than can have a piece in memory. A claim that waits for room makes no progress,
+// and another member would take it over.
+func (n *Node) allowed() int {
+	if n.cfg.UpstreamMemory == 0 || len(n.blobs) == 0 {
+		return n.pace.Allowed()
+	}
+	return min(n.pace.Allowed(), max(1, int(n.cfg.UpstreamMemory/n.pieceSize())))
 }
 
 // openExtents counts this member's extents; records do not use up the pace.

@@ -11,7 +11,7 @@ func (n *Node) Dump(ctx context.Context) (out string) {
 		for k, t := range n.extents {
 			out += fmt.Sprintf("extent %x added %v dirty %v fetching %v needs %d claimed by %d\n", k[:3], t.added, t.dirty, t.cancel != nil, len(n.needs(t)), len(n.seats.Claimants(k)))
 		}
-		out += fmt.Sprint("allowed ", n.pace.Allowed(), " open ", n.openExtents())
+		out += fmt.Sprint("allowed ", n.allowed(), " open ", n.openExtents())
 	})
 	return out
 }

@@ -69,6 +69,7 @@ type Config struct {
 	Software                   string                                  // and what it runs
 	Records                    func(key string) ([]byte, bool)         // records known from disk; may block on the disk
 	Ranges                     int                                     // extents that this member fetches at once, at most; default 8
+	UpstreamMemory             int64                                   // bytes of unfinished pieces that Upstream can hold, 0 for no limit
 	Fetchers                   int                                     // members that fetch upstream for one job, default 8
 	Upstream                   bool                                    // this member may fetch upstream
 	Neighbours                 int                                     // members to keep a swarm stream with, default DefaultNeighbours

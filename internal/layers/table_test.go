@@ -39,7 +39,7 @@ var table = map[string]row{
 	"internal/durable/durabletest": {imports: []string{"internal/durable"}},
 	"internal/docs":                {tests: []string{"*"}},
 	"internal/layers":              {},
-	"pkg/hub/hubtest":              {imports: []string{"pkg/pieces"}},
+	"pkg/hub/hubtest":              {imports: []string{"pkg/pieces", "pkg/xet"}},
 
 	"scripts/budgets":            {},
 	"scripts/demo":               {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},

@@ -16,6 +16,7 @@ type row struct {
 	OID  string `json:"oid"`
 	Size *int64 `json:"size"`
 	Path string `json:"path"`
+	Xet  string `json:"xetHash"`
 	LFS  *struct {
 		OID  string `json:"oid"`
 		Size *int64 `json:"size"`
@@ -186,7 +187,17 @@ func (r row) file() (f pieces.File, reason string) {
 	if r.LFS.Size != nil && *r.LFS.Size != *r.Size {
 		return f, fmt.Sprintf("size %d and lfs size %d disagree", *r.Size, *r.LFS.Size)
 	}
+	f.Xet = xetName(r.Xet)
 	return f, ""
+}
+
+// xetName reads the name of a file in the content-addressed store. Whatever is
+// none, such as "redacted", means that the file comes by plain HTTP.
+func xetName(s string) pieces.Digest {
+	if d, err := pieces.ParseDigest(s); err == nil && !d.Git() {
+		return d
+	}
+	return pieces.Digest{}
 }
 
 func number(n *int64) string {

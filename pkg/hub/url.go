@@ -52,6 +52,10 @@ func treeURL(repo pieces.Repo, commit pieces.Commit) string {
 	return "/api/" + repo.Kind.Plural() + "/" + repo.Name + "/tree/" + string(commit)
 }
 
+func xetTokenURL(repo pieces.Repo, commit pieces.Commit) string {
+	return "/api/" + repo.Kind.Plural() + "/" + repo.Name + "/xet-read-token/" + string(commit)
+}
+
 func fileURL(repo pieces.Repo, commit pieces.Commit, path string) string {
 	return "/" + repo.Kind.URLPrefix() + repo.Name + "/resolve/" + string(commit) + "/" + escapePath(path)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -95,6 +96,14 @@ type (
 		Commit  string
 		Files   []encodedFile
 	}
+	encodedOutline2 struct {
+		_       struct{} `cbor:",toarray"`
+		Version int
+		Repo    string
+		Commit  string
+		Files   []encodedFile
+		Xet     [][]byte // one for each file, empty for none
+	}
 	encodedStatement struct {
 		_     struct{} `cbor:",toarray"`
 		Index int
@@ -104,7 +113,13 @@ type (
 	}
 )
 
-const outlineVersion = 1
+// An outline is version 2 when it has Xet names, and version 1 as before when it
+// has none: what could be said in version 1 has its one encoding there.
+const (
+	outlineVersion = 1
+	xetVersion     = 2
+	xetArray       = 0x85 // the first byte of version 2: an array of five
+)
 
 // MarshalCBOR encodes the blob as [digest, size].
 func (b Blob) MarshalCBOR() ([]byte, error) {
@@ -137,7 +152,24 @@ func (o *Outline) Marshal() ([]byte, error) {
 			e.Files[i].OID = f.OID.Bytes()
 		}
 	}
+	if names := xetNames(o.Files); names != nil {
+		return marshalWithin(MaxOutlineBytes, encodedOutline2{Version: xetVersion, Repo: e.Repo, Commit: e.Commit, Files: e.Files, Xet: names})
+	}
 	return marshalWithin(MaxOutlineBytes, e)
+}
+
+// xetNames lists the Xet names of files; nil when there is none.
+func xetNames(files []File) [][]byte {
+	names, some := make([][]byte, len(files)), false
+	for i, f := range files {
+		if !f.Xet.IsZero() {
+			names[i], some = f.Xet.Bytes(), true
+		}
+	}
+	if !some {
+		return nil
+	}
+	return names
 }
 
 // marshalWithin refuses to encode what the other side would refuse to decode.
@@ -151,12 +183,9 @@ func marshalWithin(limit int, v any) ([]byte, error) {
 
 // ParseOutline decodes and validates what Outline.Marshal made.
 func ParseOutline(b []byte) (*Outline, error) {
-	var e encodedOutline
-	if err := Unmarshal(b, MaxOutlineBytes, &e); err != nil {
+	e, err := decodeOutline(b)
+	if err != nil {
 		return nil, fmt.Errorf("parse outline: %w", err)
-	}
-	if e.Version != outlineVersion {
-		return nil, fmt.Errorf("parse outline: version %d, want %d", e.Version, outlineVersion)
 	}
 	repo, err := ParseRepo(e.Repo)
 	if err != nil {
@@ -167,11 +196,43 @@ func ParseOutline(b []byte) (*Outline, error) {
 		if o.Files[i], err = f.file(); err != nil {
 			return nil, fmt.Errorf("parse outline: file %q: %w", f.Path, err)
 		}
+		if e.Xet == nil || len(e.Xet[i]) == 0 {
+			continue
+		}
+		if o.Files[i].Xet, err = digestOf(e.Xet[i]); err != nil {
+			return nil, fmt.Errorf("parse outline: file %q: xet name: %w", f.Path, err)
+		}
 	}
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("parse outline: %w", err)
 	}
 	return o, nil
+}
+
+// decodeOutline reads either version.
+func decodeOutline(b []byte) (e encodedOutline2, err error) {
+	if len(b) == 0 || b[0] != xetArray {
+		var old encodedOutline
+		if err := Unmarshal(b, MaxOutlineBytes, &old); err != nil {
+			return e, err
+		}
+		if old.Version != outlineVersion {
+			return e, fmt.Errorf("version %d, want %d or %d", old.Version, outlineVersion, xetVersion)
+		}
+		return encodedOutline2{Repo: old.Repo, Commit: old.Commit, Files: old.Files}, nil
+	}
+	if err := Unmarshal(b, MaxOutlineBytes, &e); err != nil {
+		return e, err
+	}
+	switch {
+	case e.Version != xetVersion:
+		return e, fmt.Errorf("version %d, want %d", e.Version, xetVersion)
+	case len(e.Xet) != len(e.Files):
+		return e, fmt.Errorf("%d xet names for %d files: %w", len(e.Xet), len(e.Files), ErrBadOutline)
+	case !slices.ContainsFunc(e.Xet, func(name []byte) bool { return len(name) > 0 }):
+		return e, fmt.Errorf("version %d without a xet name: %w", xetVersion, ErrNotCanonical)
+	}
+	return e, nil
 }
 
 func (e encodedFile) file() (File, error) {

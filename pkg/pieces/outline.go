@@ -25,6 +25,10 @@ type File struct {
 	// SHA-1 of its pointer, otherwise the same as Blob.Digest. The cache's
 	// trees/ files need it.
 	OID Digest
+	// Xet names the content in the Hub's content-addressed store, by the 64 digits
+	// that the Hub prints; zero for a file that is not there. It is a hint where to
+	// read: what is read is compared with Blob.Digest.
+	Xet Digest
 }
 
 // LFS tells whether the file's content is stored apart from git.
@@ -83,6 +87,9 @@ func (f File) validate(sizes map[Digest]int64) error {
 	}
 	if f.Blob.Digest.IsZero() || !f.OID.Git() || (f.Blob.Digest.Git() && f.OID != f.Blob.Digest) {
 		return fmt.Errorf("digest %q with git id %q: %w", f.Blob.Digest, f.OID, ErrBadOutline)
+	}
+	if !f.Xet.IsZero() && (f.Xet.Git() || !f.LFS()) {
+		return fmt.Errorf("xet name %q of %q: %w", f.Xet, f.Blob.Digest, ErrBadOutline)
 	}
 	if size, seen := sizes[f.Blob.Digest]; seen && size != f.Blob.Size {
 		return fmt.Errorf("digest %s has sizes %d and %d: %w", f.Blob.Digest, size, f.Blob.Size, ErrBadOutline)

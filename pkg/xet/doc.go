@@ -9,8 +9,7 @@
 // in a message or a log.
 //
 // The format is Hugging Face's; the specification is part of the Hub's public
-// documentation (docs/xet). 
-// docs/design/xet.md.
+// documentation (docs/xet).
 //
 // The official client compares lengths only. This one also compares
 //

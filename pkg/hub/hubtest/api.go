@@ -70,18 +70,24 @@ func (s *Server) rows(r *repo, below string, recursive bool, tree map[string]*Fi
 			shown = shown && recursive
 		}
 		if shown {
-			rows = append(rows, s.row(tree[path]))
+			rows = append(rows, s.row(tree[path], tree))
 		}
 	}
 	return append(rows, r.spec.Rows...)
 }
 
-func (s *Server) row(f *File) map[string]any {
+func (s *Server) row(f *File, tree map[string]*File) map[string]any {
 	lfs := s.lfs(f)
 	oid, digest := f.ids(lfs)
 	row := map[string]any{"type": "file", "oid": oid, "size": f.Content.Size(), "path": f.Path}
 	if lfs {
 		row["lfs"] = map[string]any{"oid": digest, "size": f.Content.Size(), "pointerSize": pointer(digest, f.Content.Size()).Size()}
+	}
+	if x := s.fileOf(f, tree); x != nil {
+		row["xetHash"] = x.name.String()
+		if s.o.Xet.Redacted {
+			row["xetHash"] = "redacted"
+		}
 	}
 	return row
 }
@@ -100,7 +106,7 @@ func (s *Server) paths(w http.ResponseWriter, req *http.Request, tree map[string
 	rows := []map[string]any{}
 	for _, path := range asked.Paths {
 		if f := tree[path]; f != nil {
-			rows = append(rows, s.row(f))
+			rows = append(rows, s.row(f, tree))
 		}
 	}
 	writeJSON(w, http.StatusOK, rows)

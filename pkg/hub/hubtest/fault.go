@@ -144,7 +144,7 @@ func (f *Fault) kind() Kind {
 func (s *Server) run(w http.ResponseWriter, req *http.Request, c call, next func(http.ResponseWriter, *http.Request, call)) {
 	f := s.match(c)
 	rec := &recorder{ResponseWriter: w, s: s, req: req, fault: f}
-	if c.route == CDN && req.Header.Get("Authorization") != "" {
+	if (c.route == CDN || c.route == Xorb) && req.Header.Get("Authorization") != "" {
 		s.mu.Lock()
 		s.stats.tokensAtCDN++
 		s.mu.Unlock()

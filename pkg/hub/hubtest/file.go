@@ -27,6 +27,10 @@ func (s *Server) file(w http.ResponseWriter, req *http.Request, r *repo, c call,
 		h.Set("X-Linked-Etag", strconv.Quote(digest))
 		h.Set("X-Linked-Size", strconv.FormatInt(f.Content.Size(), 10))
 		h.Set("Location", s.signed(r, f))
+		if x := s.fileOf(f, tree); x != nil && !s.o.Xet.Redacted {
+			h.Set("X-Xet-Hash", x.name.String())
+			h.Set("Link", fmt.Sprintf("<%s://%s%s/api/%s/%s/xet-read-token/%s>; rel=\"xet-auth\"", scheme(req), req.Host, s.o.Prefix, r.id.Kind.Plural(), r.id.Name, commit))
+		}
 		w.WriteHeader(http.StatusFound)
 	case lfs:
 		h.Set("ETag", strconv.Quote(digest))
@@ -51,6 +55,18 @@ func (s *Server) hasCDN() bool {
 func (s *Server) CDN() http.Handler { return http.HandlerFunc(s.serveCDN) }
 
 func (s *Server) serveCDN(w http.ResponseWriter, req *http.Request) {
+	if s.o.Xet != nil {
+		for _, version := range []string{"v1", "v2"} {
+			if name, ok := strings.CutPrefix(req.URL.Path, "/"+version+"/reconstructions/"); ok {
+				s.serveCAS(w, req, version, name)
+				return
+			}
+		}
+		if name, ok := strings.CutPrefix(req.URL.Path, xorbPath); ok {
+			s.serveXorb(w, req, name)
+			return
+		}
+	}
 	r, f := s.signedFile(req.URL.EscapedPath())
 	c := call{route: CDN}
 	if f != nil {

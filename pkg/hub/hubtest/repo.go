@@ -23,6 +23,7 @@ type File struct {
 	SHA256 string
 
 	sums *sums
+	xet  *stored // guarded by Server.uploads
 }
 
 // Storage is where a file is kept.
@@ -138,8 +139,11 @@ func (s *Server) Outline(id string, commit pieces.Commit) *pieces.Outline {
 		if digest == "" {
 			digest = oid
 		}
-		o.Files = append(o.Files, pieces.File{Path: path, OID: mustDigest(oid),
-			Blob: pieces.Blob{Digest: mustDigest(digest), Size: f.Content.Size()}})
+		file := pieces.File{Path: path, OID: mustDigest(oid), Blob: pieces.Blob{Digest: mustDigest(digest), Size: f.Content.Size()}}
+		if x := s.fileOf(f, tree); x != nil && !s.o.Xet.Redacted {
+			file.Xet = mustDigest(x.name.String())
+		}
+		o.Files = append(o.Files, file)
 	}
 	return o
 }

@@ -22,6 +22,9 @@ const (
 	Get     Route = "get"     // GET /R/resolve/X/FILE
 	Cache   Route = "cache"   // /api/resolve-cache/models/R/X/FILE: where small files are redirected to
 	CDN     Route = "cdn"     // signed URLs
+	Token   Route = "token"   // GET /api/models/R/xet-read-token/X
+	CAS     Route = "cas"     // reconstructions, at the CDN's address
+	Xorb    Route = "xorb"    // signed URLs of xorbs
 	Unknown Route = "unknown" // everything else
 )
 
@@ -91,6 +94,8 @@ func (s *Server) dispatch(w http.ResponseWriter, req *http.Request, r *repo, c c
 		s.paths(w, req, tree)
 	case Refs:
 		s.refs(w, r)
+	case Token:
+		s.xetToken(w, r, commit)
 	default:
 		s.file(w, req, r, c, commit, tree)
 	}
@@ -111,7 +116,7 @@ func (s *Server) renamed(w http.ResponseWriter, req *http.Request, r *repo, c ca
 	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
-var apiWords = map[string]Route{"revision": Info, "tree": Tree, "paths-info": Paths, "refs": Refs}
+var apiWords = map[string]Route{"revision": Info, "tree": Tree, "paths-info": Paths, "refs": Refs, "xet-read-token": Token}
 
 // parse understands a URL by its words; a repository's name has one segment or two.
 func parse(method, escaped string) call {

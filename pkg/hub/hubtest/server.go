@@ -1,6 +1,7 @@
 package hubtest
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,6 +32,8 @@ type Options struct {
 	// CDN is the base URL of the second host, where LFS bytes come from. Serve,
 	// Start and Transport set it. "" serves LFS bytes from the Hub itself.
 	CDN string
+	// Xet keeps LFS files in a content-addressed store too; nil does not.
+	Xet *Xet
 }
 
 // Server is a Hub. Its zero value is not usable; New makes one.
@@ -43,6 +46,9 @@ type Server struct {
 	key    []byte // signs URLs; a new one expires them all
 	faults []*rule
 	stats  counters
+
+	uploads sync.Mutex // guards the store, and is taken before mu
+	store   store
 
 	done chan struct{} // closed by Close: ends stalled responses
 	once sync.Once
@@ -59,7 +65,13 @@ func New(o Options) *Server {
 	if o.SignedFor <= 0 {
 		o.SignedFor = time.Hour
 	}
-	s := &Server{o: o, cdn: o.CDN, repos: make(map[pieces.Repo]*repo), done: make(chan struct{})}
+	if o.Xet != nil {
+		x := *o.Xet
+		x.TokenFor = cmp.Or(x.TokenFor, 15*time.Minute)
+		x.XorbSize = cmp.Or(x.XorbSize, 64<<20)
+		o.Xet = &x
+	}
+	s := &Server{o: o, cdn: o.CDN, repos: make(map[pieces.Repo]*repo), done: make(chan struct{}), store: newStore()}
 	s.stats = newCounters()
 	s.ExpireSignatures()
 	return s

@@ -258,7 +258,7 @@ func TestRoutes(t *testing.T) {
 		{"/api/resolve-cache/datasets/d/" + c + "/x", call{route: Cache, repo: data, revision: c, path: "x"}},
 		{"/api/whoami-v2", call{route: Unknown}},
 		{"/api/models/org/m/commits/main", call{route: Unknown}},
-		{"/api/models/org/m/xet-read-token/main", call{route: Unknown}},
+		{"/api/models/org/m/xet-write-token/main", call{route: Unknown}},
 		{"/", call{route: Unknown}},
 		{"/org/m/resolve/main", call{route: Unknown}},
 	} {

@@ -18,6 +18,9 @@ type Stats struct {
 	// MaxCoverage is how often the byte that was sent most often was sent.
 	MaxCoverage int                  `json:"max_coverage"`
 	Files       map[string]FileStats `json:"files"` // by "org/name/path"
+	// StoredBytes are bytes of xorbs that were sent, Xorbs the same by their names.
+	StoredBytes int64                `json:"stored_bytes"`
+	Xorbs       map[string]FileStats `json:"xorbs"`
 	// TokensAtCDN counts requests to the CDN that carried an Authorization header.
 	TokensAtCDN int64 `json:"tokens_at_cdn"`
 	// Open and MaxOpen are the bodies being sent now, and at most at once.
@@ -43,12 +46,13 @@ type counters struct {
 	calls       map[Route]int64
 	status      map[int]int64
 	files       map[string]*coverage
+	xorbs       map[string]*coverage
 	tokensAtCDN int64
 	open, most  int
 }
 
 func newCounters() counters {
-	return counters{calls: make(map[Route]int64), status: make(map[int]int64), files: make(map[string]*coverage)}
+	return counters{calls: make(map[Route]int64), status: make(map[int]int64), files: make(map[string]*coverage), xorbs: make(map[string]*coverage)}
 }
 
 // coverage remembers how often each byte of a file was sent, as steps: at
@@ -83,7 +87,7 @@ func (c *coverage) sum() FileStats {
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Calls: maps.Clone(s.stats.calls), Status: maps.Clone(s.stats.status), Files: make(map[string]FileStats),
+	st := Stats{Calls: maps.Clone(s.stats.calls), Status: maps.Clone(s.stats.status), Files: make(map[string]FileStats), Xorbs: make(map[string]FileStats),
 		TokensAtCDN: s.stats.tokensAtCDN, Open: s.stats.open, MaxOpen: s.stats.most}
 	var size int64
 	for name, c := range s.stats.files {
@@ -94,6 +98,10 @@ func (s *Server) Stats() Stats {
 		if f.Bytes > 0 {
 			size += f.Size
 		}
+	}
+	for name, c := range s.stats.xorbs {
+		st.Xorbs[name] = c.sum()
+		st.StoredBytes += c.bytes
 	}
 	if size > 0 {
 		st.Copies = float64(st.BodyBytes) / float64(size)
@@ -125,15 +133,25 @@ func (s *Server) MaxCoverage(suffix string) int {
 	return most
 }
 
-// begin counts a body that starts and returns what to call when it ends.
+// begin counts a body of a file that starts and returns what to call when it ends.
 func (s *Server) begin(r *repo, f *File, off int64) (end func(sent int64)) {
-	name := r.id.String() + "/" + f.Path
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.stats.files[name]
+	return s.count(s.stats.files, r.id.String()+"/"+f.Path, f.Content.Size(), off)
+}
+
+func (s *Server) beginXorb(x *xorb, off int64) (end func(sent int64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count(s.stats.xorbs, x.name.String(), x.Size(), off)
+}
+
+// count is called with s.mu held.
+func (s *Server) count(in map[string]*coverage, name string, size, off int64) (end func(sent int64)) {
+	c := in[name]
 	if c == nil {
-		c = &coverage{size: f.Content.Size(), steps: make(map[int64]int)}
-		s.stats.files[name] = c
+		c = &coverage{size: size, steps: make(map[int64]int)}
+		in[name] = c
 	}
 	c.requests++
 	s.stats.open++

@@ -56,6 +56,7 @@ var samples = map[string][4]string{
 	"insecure":       {"true", "true", "true", "true"},
 	"upstream":       {"false", "false", "false", "false"},
 	"fetchers":       {"1", "2", "3", "1"},
+	"xet":            {"off", "only", "auto", "off"},
 	"ranges":         {"4", "5", "6", "4"},
 	"label":          {"a=1", "b=2", "{c: 3}", "a=1"},
 	"socket":         {"/s1", "/s2", "/s3", "/s1"},
@@ -215,7 +216,7 @@ func FuzzConfigFile(f *testing.F) {
 
 func TestNearest(t *testing.T) {
 	s, _ := load(t, nil, nil, "")
-	for in, want := range map[string]string{"fetcher": `, did you mean "fetchers"?`, "hub_cache": `, did you mean "hub-cache"?`, "x": "", "": ""} {
+	for in, want := range map[string]string{"fetcher": `, did you mean "fetchers"?`, "hub_cache": `, did you mean "hub-cache"?`, "nothing": "", "": ""} {
 		if got := s.nearest(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}

@@ -107,6 +107,7 @@ func isOption(s *settings, name string) bool {
 // fileTypes says which YAML tags a type of option takes.
 var fileTypes = map[string][]string{
 	"string":   {"!!str"},
+	"when":     {"!!str"},
 	"bool":     {"!!bool"},
 	"int":      {"!!int"},
 	"duration": {"!!str"},

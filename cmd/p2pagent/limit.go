@@ -20,11 +20,19 @@ type limitedHub struct {
 // limitStep is how much is let through at once.
 const limitStep = 64 << 10
 
-func limitHub(h agent.Hub, bytesPerSecond sizeValue) agent.Hub {
+// newLimit returns what all bytes from the Hub wait for.
+func newLimit(bytesPerSecond sizeValue) *rate.Limiter {
 	if bytesPerSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, limitStep)
+	}
+	return rate.NewLimiter(rate.Limit(bytesPerSecond), limitStep)
+}
+
+func limitHub(h agent.Hub, limit *rate.Limiter) agent.Hub {
+	if limit.Limit() == rate.Inf {
 		return h
 	}
-	return &limitedHub{h, rate.NewLimiter(rate.Limit(bytesPerSecond), limitStep)}
+	return &limitedHub{h, limit}
 }
 
 // Open implements agent.Hub.

@@ -112,7 +112,11 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 		if err != nil {
 			return nil, usagef("%w", err)
 		}
-		o.Hub = limitHub(m.hub, s.UpstreamLimit)
+		limit := newLimit(s.UpstreamLimit)
+		o.Hub = limitHub(m.hub, limit)
+		if o.Source, err = m.xetSource(limit); err != nil {
+			return nil, err
+		}
 	}
 	m.agent, err = agent.New(o)
 	return m, err

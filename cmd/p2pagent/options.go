@@ -25,6 +25,7 @@ type options struct {
 	Insecure     bool
 	Upstream     bool
 	Fetchers     int
+	Xet          xetValue
 	Ranges       int
 	Label        labelsValue
 	Socket       string
@@ -49,6 +50,7 @@ const (
 // others: see fill.
 func (o *options) define(fs *pflag.FlagSet) {
 	o.JoinTimeout = spanValue(defaultJoinTimeout)
+	o.Xet = xetAuto
 	fs.StringVar(&o.Config, "config", "", "read settings from this YAML `file`")
 	fs.StringVar(&o.StateDir, "state-dir", "", "`folder` for pieces under way, journal and identity;\noutside the hub cache, on its filesystem")
 	fs.StringVar(&o.HubCache, "hub-cache", "", "the cache `folder` that Hub clients read (HF_HUB_CACHE)")
@@ -64,6 +66,7 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Upstream, "upstream", true, "this member may fetch from the Hub")
 	fs.IntVar(&o.Fetchers, "fetchers", defaultFetchers, "`members` that fetch one snapshot from the Hub at once")
 	fs.IntVar(&o.Ranges, "ranges", defaultRanges, "`requests` to the Hub at once, at most: extents of this member")
+	fs.Var(&o.Xet, "xet", "read files from the Hub's content-addressed store: auto, with\nplain HTTP when it fails; off; only, without")
 	fs.Var(&o.Label, "label", "`key=value` to tell other members about this node; node=NAME\nnames it to people")
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
 	fs.Var(&o.UploadLimit, "upload-limit", "most `bytes` a second sent to members (0: no limit)")

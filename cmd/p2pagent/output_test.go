@@ -217,7 +217,7 @@ func TestBounded(t *testing.T) {
 // upstream-limit holds, and bytes come out as they are.
 func TestLimitedHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := limitHub(source{}, 1<<20)
+		h := limitHub(source{}, newLimit(1<<20))
 		start := time.Now()
 		rc, err := h.Open(t.Context(), pieces.Repo{}, "", pieces.File{}, 0, 10<<20)
 		if err != nil {
@@ -233,7 +233,7 @@ func TestLimitedHub(t *testing.T) {
 		if _, err := io.Copy(io.Discard, rc); err == nil || err.Error() != "enough" {
 			t.Errorf("cancelled: %v", err)
 		}
-		if _, limited := limitHub(source{}, 0).(*limitedHub); limited {
+		if _, limited := limitHub(source{}, newLimit(0)).(*limitedHub); limited {
 			t.Error("0 is a limit")
 		}
 	})

@@ -44,7 +44,11 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			t := e.T().(hubtest.TB)
-			hub := hubtest.New(hubtest.Options{Token: scriptToken})
+			o := hubtest.Options{Token: scriptToken}
+			if strings.HasSuffix(e.WorkDir, "xet") { // the script of that name
+				o.Xet = &hubtest.Xet{}
+			}
+			hub := hubtest.New(o)
 			fill(hub)
 			e.Values[hubKey{}] = hub
 			for _, kv := range [][2]string{
@@ -91,7 +95,7 @@ func cmdCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// hub stall|down|slow|heal|bytes N changes the Hub or asks what it has sent.
+// hub stall|down|slow|heal|bytes N|stored N changes the Hub or asks what it has sent.
 func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 	hub := ts.Value(hubKey{}).(*hubtest.Server)
 	switch args[0] {
@@ -101,6 +105,8 @@ func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 		hub.Fail(hubtest.Fault{Do: hubtest.Silent})
 	case "wrong":
 		hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Path: args[1]})
+	case "nocas":
+		hub.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.CAS, Status: 503})
 	case "heal":
 		hub.Heal()
 	case "reset":
@@ -110,6 +116,10 @@ func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		if got := hub.Stats().BodyBytes; got != want {
 			ts.Fatalf("the Hub sent %d bytes, want %d", got, want)
+		}
+	case "stored":
+		if got := strconv.FormatInt(hub.Stats().StoredBytes, 10); got != args[1] {
+			ts.Fatalf("the store sent %s bytes, want %s", got, args[1])
 		}
 	default:
 		ts.Fatalf("unknown: hub %s", args[0])

@@ -46,6 +46,8 @@ func (s *swarmSide) Record(ctx context.Context, key string, maxAge time.Duration
 func (s *swarmSide) Offer(blobs []pieces.Blob)    { s.node.Offer(blobs) }
 func (s *swarmSide) Withdraw(blobs []pieces.Blob) { s.node.Withdraw(blobs) }
 
+func (s *swarmSide) Doubt(b pieces.Blob, indexes []int) { s.node.Doubt(b, indexes) }
+
 func (s *swarmSide) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Progress)) error {
 	job := swarm.Job{Name: t.Name, Blobs: t.Blobs, Extents: t.Extents, Patience: t.Patience}
 	if t.Upstream != nil { // a nil interface must stay one

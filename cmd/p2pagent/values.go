@@ -130,3 +130,24 @@ func (v *formatValue) Set(s string) error {
 
 func (v *formatValue) String() string { return string(*v) }
 func (v *formatValue) Type() string   { return "human|json|quiet" }
+
+// xetValue says whether files come from the Hub's content-addressed store.
+type xetValue string
+
+const (
+	xetAuto xetValue = "auto"
+	xetOff  xetValue = "off"
+	xetOnly xetValue = "only"
+)
+
+func (v *xetValue) Set(s string) error {
+	switch x := xetValue(s); x {
+	case xetAuto, xetOff, xetOnly:
+		*v = x
+		return nil
+	}
+	return fmt.Errorf("want auto, off or only, got %q", s)
+}
+
+func (v *xetValue) String() string { return string(*v) }
+func (v *xetValue) Type() string   { return "when" }

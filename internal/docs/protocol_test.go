@@ -95,6 +95,7 @@ func TestExamples(t *testing.T) {
 		&wire.Ping{},
 		&wire.PieceRequest{Blob: blob, Index: 0},
 		&wire.PieceReply{Status: wire.OK, Length: 5},
+		&wire.Retract{Blob: blob, Indexes: []int{0}},
 	} {
 		frame, err := wire.Append(nil, m)
 		if err != nil {

@@ -34,6 +34,7 @@ var messages = []Message{
 	&Ping{},
 	&PieceRequest{Blob: blob, Index: 1},
 	&PieceReply{Status: OK, Length: 1 << 20},
+	&Retract{Blob: blob, Indexes: []int{0, 1}},
 }
 
 func reader(b []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(b)) }
@@ -48,7 +49,7 @@ func TestEveryMessageComesBack(t *testing.T) {
 			t.Fatalf("%T: %v", m, err)
 		}
 	}
-	for k := kindHello; k <= kindPieceReply; k++ {
+	for k := kindHello; k <= kindRetract; k++ {
 		if !seen[k] {
 			t.Errorf("type %d is not among the messages of this test", k)
 		}

@@ -27,6 +27,7 @@ const (
 	kindPing
 	kindPieceRequest
 	kindPieceReply
+	kindRetract
 )
 
 // Limits on what one message may carry.
@@ -80,6 +81,14 @@ type Offer struct {
 type Withdraw struct {
 	_    struct{} `cbor:",toarray"`
 	Blob pieces.Blob
+}
+
+// Retract says that the sender's own statements on these pieces of a blob are
+// wrong: upstream had sent it wrong bytes. Whoever holds such a piece drops it.
+type Retract struct {
+	_       struct{} `cbor:",toarray"`
+	Blob    pieces.Blob
+	Indexes []int // at most MaxStatements
 }
 
 // Claim announces what the sender does upstream: State is a plan.ClaimState,
@@ -175,6 +184,7 @@ func (*Hold) kind() kind         { return kindHold }
 func (*Ping) kind() kind         { return kindPing }
 func (*PieceRequest) kind() kind { return kindPieceRequest }
 func (*PieceReply) kind() kind   { return kindPieceReply }
+func (*Retract) kind() kind      { return kindRetract }
 
 func blank(k kind) (Message, error) {
 	switch k {
@@ -208,6 +218,8 @@ func blank(k kind) (Message, error) {
 		return new(PieceRequest), nil
 	case kindPieceReply:
 		return new(PieceReply), nil
+	case kindRetract:
+		return new(Retract), nil
 	}
 	return nil, fmt.Errorf("message type %d: %w", k, ErrProtocol)
 }
@@ -225,6 +237,10 @@ func check(m Message) error {
 		return short("record key", m.Key, MaxRecordKey)
 	case *Record:
 		return short("record key", m.Key, MaxRecordKey)
+	case *Retract:
+		if len(m.Indexes) > MaxStatements {
+			return fmt.Errorf("%d pieces in one message, more than %d: %w", len(m.Indexes), MaxStatements, ErrProtocol)
+		}
 	case *Hold:
 		return short("bucket", m.Bucket, MaxText)
 	case *PieceRequest:

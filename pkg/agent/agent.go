@@ -40,6 +40,9 @@ type Swarm interface {
 	// Fetch, Withdraw that nothing of them is here any more.
 	Offer(blobs []pieces.Blob)
 	Withdraw(blobs []pieces.Blob)
+	// Doubt drops pieces that this member got from upstream and whose bytes turned
+	// out to be wrong, here and at whoever took them. They are fetched anew.
+	Doubt(b pieces.Blob, indexes []int)
 }
 
 // Forever as the age of a record means that it can't become wrong.
@@ -125,6 +128,10 @@ type Options struct {
 	// Hub is the upstream; nil when this agent never asks it: then names, listings
 	// and blobs come from members that do.
 	Hub Hub
+	// Source makes, for the blobs of one job, what opens them upstream: plain opens
+	// them through Hub; doubt is to be told of pieces that were handed out and turned
+	// out to be wrong. nil takes plain as it is.
+	Source func(o *pieces.Outline, plain seeder.Source, doubt func(b pieces.Blob, indexes []int)) seeder.Source
 	// Offline prefers the cached ref of a branch to asking anybody, and does not
 	// wait for a member that asks the Hub (HF_HUB_OFFLINE).
 	Offline bool

@@ -32,6 +32,7 @@ type lone struct{ cache *cachefs.Cache }
 func (lone) Settled(context.Context) error { return nil }
 func (lone) Offer([]pieces.Blob)           {}
 func (lone) Withdraw([]pieces.Blob)        {}
+func (lone) Doubt(pieces.Blob, []int)      {}
 
 func (lone) Record(ctx context.Context, _ string, _ time.Duration, get func(context.Context) ([]byte, error)) ([]byte, error) {
 	if get == nil {

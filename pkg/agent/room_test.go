@@ -32,6 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type room struct {
 	t      *testing.T
 	hub    *hubtest.Server
+	xet    bool // agents read from the Hub's store
 	memory *hubtest.Memory
 	*cluster.Cluster
 	units []*unit
@@ -52,8 +53,13 @@ type unit struct {
 
 // inRoom runs test with n agents that have settled.
 func inRoom(t *testing.T, n int, test func(t *testing.T, r *room)) {
+	inRoomOf(t, n, hubtest.Options{}, test)
+}
+
+// inRoomOf does it with a Hub of these options.
+func inRoomOf(t *testing.T, n int, o hubtest.Options, test func(t *testing.T, r *room)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &room{t: t, hub: hubtest.New(hubtest.Options{})}
+		r := &room{t: t, hub: hubtest.New(o), xet: o.Xet != nil}
 		r.memory = r.hub.Memory(t)
 		r.Cluster = cluster.New(t, n, cluster.Options{Key: swarm.NewKey()})
 		for i := range n {
@@ -117,6 +123,9 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 		Cache: cache, Swarm: u.side, Hub: client, Notebook: u.notes, Classify: classify,
 		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2}),
 		About:  func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
+	}
+	if r.xet {
+		ao.Source = r.xetSource(client)
 	}
 	if change != nil {
 		change(&ao)

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"p2pagent/pkg/pieces"
+	"p2pagent/pkg/seeder"
 )
 
 // upstream fetches extents of one repository at one commit from the Hub. It is
@@ -17,6 +18,7 @@ type upstream struct {
 	repo   pieces.Repo
 	commit pieces.Commit
 	files  map[pieces.Blob]pieces.File // one file for each blob; any will do
+	source seeder.Source               // what opens the blobs: this, unless a better way is known
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
@@ -33,16 +35,20 @@ func (a *Agent) upstreamFor(l listing) *upstream {
 			u.files[f.Blob] = f
 		}
 	}
+	u.source = u
+	if a.opt.Source != nil {
+		u.source = a.opt.Source(l.outline, u, a.opt.Swarm.Doubt)
+	}
 	return u
 }
 
 // Fetch implements Upstream.
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
-	return u.seeder.Fetch(ctx, u, e, need, putFunc(put), progress)
+	return u.seeder.Fetch(ctx, u.source, e, need, putFunc(put), progress)
 }
 
-// Open implements seeder.Source.
+// Open implements seeder.Source by plain HTTP.
 func (u *upstream) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
 	f, ok := u.files[b]
 	if !ok {

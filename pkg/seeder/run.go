@@ -36,6 +36,9 @@ func (r *run) retry(ctx context.Context) error {
 		if sink, ok := errors.AsType[sinkError](err); ok {
 			return sink.error
 		}
+		if tainted(err) {
+			r.startOver()
+		}
 		wait, err := patience.after(err, r.cutter.Offset()-before)
 		if err != nil {
 			return err
@@ -46,6 +49,21 @@ func (r *run) retry(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tainted tells whether what was read of the piece at hand is not to be used.
+func tainted(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		Tainted() bool
+	}](err)
+	return ok && e.Tainted()
+}
+
+// startOver drops what was read of the piece at hand.
+func (r *run) startOver() {
+	r.seeder.buffers.put(r.cutter.Abandon())
+	r.cutter = r.newCutter(r.index)
 }
 
 func (r *run) wanted(index int) bool { return index < r.end && r.need(r.blob, index) }

@@ -21,7 +21,8 @@ type Source interface {
 	// blocks. Opened ranges never overlap for one need. Errors of Open and Read
 	// are temporary unless they, or what they wrap, have a method Permanent() bool
 	// that says otherwise; a method RetryAfter() time.Duration tells when to come
-	// back. Open is called from several goroutines.
+	// back; a method Tainted() bool that what was read of the piece at hand is wrong
+	// and has to be read again. Open is called from several goroutines.
 	Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error)
 }
 
@@ -164,11 +165,14 @@ func (f *fetch) run(ctx context.Context, first int) (next int, err error) {
 	}
 	defer f.seeder.room.Release(room)
 
-	cutter := pieces.NewCutter(f.seeder.options.Signer, f.blob, first, f.end-first, f.seeder.buffers.get)
-	defer func() { f.seeder.buffers.put(cutter.Abandon()) }()
-	r := &run{fetch: f, cutter: cutter, index: first}
+	r := &run{fetch: f, cutter: f.newCutter(first), index: first}
+	defer func() { f.seeder.buffers.put(r.cutter.Abandon()) }()
 	err = r.retry(ctx)
 	return r.index, err
+}
+
+func (f *fetch) newCutter(first int) *pieces.Cutter {
+	return pieces.NewCutter(f.seeder.options.Signer, f.blob, first, f.end-first, f.seeder.buffers.get)
 }
 
 // weight is the room that one request takes: one piece, but never so little that

@@ -209,3 +209,34 @@ func TestFetchDropsAPartialPieceThatCameAnotherWay(t *testing.T) {
 		}
 	})
 }
+
+// taintedError is what a source says that found wrong what it gave before.
+type taintedError struct{ error }
+
+func (taintedError) Tainted() bool { return true }
+
+// Of a piece whose bytes turn out to be wrong nothing is kept; pieces before it were
+// put.
+func TestFetchReadsATaintedPieceAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBlob(12*mib, 1)
+		src := &faultySource{faults: func(number int, _ pieces.Blob, _, _ int64) *fault {
+			if number == 0 {
+				return &fault{after: 6 * mib, err: taintedError{errors.New("wrong")}}
+			}
+			return nil
+		}}
+		sink := &checkSink{t: t}
+		s := New(Options{Signer: signer})
+		if err := s.Fetch(t.Context(), src, extent(span(b)), every, sink, nil); err != nil {
+			t.Fatal(err)
+		}
+		sink.wantAll(extent(span(b)))
+		if r := src.requests[1]; r.off != 4*mib || r.n != 8*mib {
+			t.Errorf("the second request is for %d bytes at %d", r.n, r.off)
+		}
+		if s.buffers.used != 0 {
+			t.Errorf("%d buffers not given back", s.buffers.used)
+		}
+	})
+}

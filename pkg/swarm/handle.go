@@ -28,6 +28,8 @@ func (n *Node) handle(l *link, m wire.Message) error {
 		return n.handleOffer(l, m)
 	case *wire.Withdraw:
 		n.post(func() { n.heardWithdraw(l, m.Blob) })
+	case *wire.Retract:
+		n.post(func() { n.heardRetract(l, m) })
 	case *wire.Claim:
 		n.post(func() { n.heardClaim(l, m) })
 	case *wire.ClaimAck:
@@ -153,7 +155,11 @@ func (n *Node) heardOffer(l *link, b pieces.Blob, statements []pieces.Statement)
 		return // not wanted (any more): a Want would bring the offers again
 	}
 	now := time.Now()
+	maker, _ := MakerOf(peerID(l.peer))
 	for _, st := range statements {
+		if st.Maker == maker {
+			state.restate(st)
+		}
 		if !state.accepts(st) {
 			continue
 		}

@@ -74,10 +74,11 @@ type blobState struct {
 	retries int
 	own     bool // after a lie: only pieces that this member cut itself count
 	suspect map[int]pieces.Statement
+	retired map[int]map[pieces.ID]bool // statements that their maker took back
 }
 
-// accepts tells whether a statement of this maker may be used for the blob.
-func (s *blobState) accepts(pieces.Statement) bool { return !s.own }
+// accepts tells whether a statement may be used for the blob.
+func (s *blobState) accepts(st pieces.Statement) bool { return !s.own && !s.retired[st.Index][st.ID] }
 
 // Fetch brings every blob of the job here. It returns once the store has
 // completed them all, with the first error that can't be helped, or when ctx
@@ -189,7 +190,16 @@ func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer) {
 	for _, p := range n.swap.Held(v) {
 		n.taker.cancel(p, v, errElsewhere)
 	}
-	if s == nil || !s.held.Add(v.Index) {
+	switch {
+	case s == nil:
+		return
+	case from == n.self:
+		s.restate(st)
+	case s.retired[v.Index][st.ID]:
+		n.tooLate(s, st)
+		return
+	}
+	if !s.held.Add(v.Index) {
 		return
 	}
 	now := time.Now()

@@ -3,7 +3,6 @@ package xet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -14,9 +13,9 @@ import (
 	"p2pagent/pkg/pieces"
 )
 
-// Plain opens files by plain HTTP: what is left when the store fails.
+// Plain opens the same blobs by plain HTTP: what is left when the store fails.
 type Plain interface {
-	Open(ctx context.Context, repo pieces.Repo, commit pieces.Commit, f pieces.File, off, n int64) (io.ReadCloser, error)
+	Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error)
 }
 
 // SourceOptions say what a Source is for.
@@ -74,12 +73,9 @@ func (c *Client) NewSource(o SourceOptions) *Source {
 // itself when bytes stop. An error that has a method Tainted() bool says that
 // bytes which came before it are wrong.
 func (s *Source) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
-	f, ok := s.files[b]
-	if !ok {
-		return nil, fmt.Errorf("open blob %s: not in %s at %s", b, s.o.Outline.Repo, s.o.Outline.Commit)
-	}
+	f := s.files[b]
 	if f.Xet.IsZero() || !s.usable(b, off, n) {
-		return s.o.Plain.Open(ctx, s.o.Outline.Repo, s.o.Outline.Commit, f, off, n)
+		return s.o.Plain.Open(ctx, b, off, n)
 	}
 	rc, err := s.open(ctx, f, off, n)
 	if errors.Is(err, ErrRecord) || errors.Is(err, ErrContent) { // a second copy may be right
@@ -89,7 +85,7 @@ func (s *Source) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.Read
 		return rc, err
 	}
 	s.avoid(b, err)
-	return s.o.Plain.Open(ctx, s.o.Outline.Repo, s.o.Outline.Commit, f, off, n)
+	return s.o.Plain.Open(ctx, b, off, n)
 }
 
 // usable tells whether the bytes are to come from the store. Those that came from

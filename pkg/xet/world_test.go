@@ -106,11 +106,12 @@ func (w *world) grant(ctx context.Context, repo pieces.Repo, commit pieces.Commi
 }
 
 // Open implements xet.Plain by plain HTTP.
-func (w *world) Open(ctx context.Context, repo pieces.Repo, commit pieces.Commit, f pieces.File, off, n int64) (io.ReadCloser, error) {
+func (w *world) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
+	f := w.outline.Files[slices.IndexFunc(w.outline.Files, func(f pieces.File) bool { return f.Blob == b })]
 	w.mu.Lock()
 	w.plain = append(w.plain, f.Path)
 	w.mu.Unlock()
-	resp, err := w.get(ctx, fmt.Sprintf("%s/%s/resolve/%s/%s", hubtest.MemoryHub, repo.Name, commit, f.Path), http.Header{})
+	resp, err := w.get(ctx, fmt.Sprintf("%s/%s/resolve/%s/%s", hubtest.MemoryHub, w.outline.Repo.Name, w.commit, f.Path), http.Header{})
 	if err != nil {
 		return nil, err
 	}

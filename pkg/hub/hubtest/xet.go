@@ -270,3 +270,12 @@ func (s *Server) Stored(id, commit string) (n int64) {
 	}
 	return n
 }
+
+// FirstXorb returns the name of the xorb that has a file's first chunk, for faults
+// of the route Xorb.
+func (s *Server) FirstXorb(id, commit, path string) string {
+	s.mu.Lock()
+	tree := s.mustRepo(id).commits[commit]
+	s.mu.Unlock()
+	return s.fileOf(tree[path], tree).spots[0].xorb.name.String()
+}

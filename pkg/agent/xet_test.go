@@ -1,0 +1,140 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"p2pagent/pkg/hub"
+	"p2pagent/pkg/hub/hubtest"
+	"p2pagent/pkg/pieces"
+	"p2pagent/pkg/seeder"
+	"p2pagent/pkg/xet"
+)
+
+// xetSource wires a client of the Hub's store as cmd/p2pagent does.
+func (r *room) xetSource(h *hub.Client) func(*pieces.Outline, seeder.Source, func(pieces.Blob, []int)) seeder.Source {
+	c, err := xet.New(xet.Options{Transport: h.Foreign(), Insecure: true,
+		Grant: func(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (xet.Grant, error) {
+			t, err := h.XetToken(ctx, repo, commit)
+			return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
+		}})
+	r.must(err)
+	return func(o *pieces.Outline, plain seeder.Source, doubt func(pieces.Blob, []int)) seeder.Source {
+		return c.NewSource(xet.SourceOptions{Outline: o, Plain: plain, Doubt: doubt})
+	}
+}
+
+// text is n bytes that compress.
+func text(seed int, n int) hubtest.Content {
+	var b bytes.Buffer
+	for i := seed; b.Len() < n; i++ {
+		fmt.Fprintf(&b, "%d word%d\n", i, i%997)
+	}
+	return hubtest.Bytes(b.Bytes()[:n])
+}
+
+// xetModel adds a repository whose files the store has in different forms.
+func (r *room) xetModel() pieces.Commit {
+	return r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: []hubtest.File{
+		{Path: "model-1.safetensors", Content: hubtest.Generated(1, 21<<20+5)},
+		{Path: "model-2.safetensors", Content: hubtest.Generated(2, 9<<20)},
+		{Path: "vocab.txt", Content: text(3, 6<<20)},
+		{Path: "config.json", Content: hubtest.Bytes([]byte(`{"a":1}`))},
+	}})
+}
+
+// fetchAll has every member fetch at once, and checks what they get.
+func (r *room) fetchAll(commit pieces.Commit) {
+	r.t.Helper()
+	outline := r.hub.Outline("org/m", commit)
+	var wg sync.WaitGroup
+	for _, u := range r.units {
+		wg.Go(func() {
+			res, err := u.fetch("org/m", nil)
+			if err != nil {
+				r.t.Error(err)
+				return
+			}
+			checkSnapshot(r.t, res.Path, outline)
+		})
+	}
+	wg.Wait()
+}
+
+// A cold fleet costs the store one copy of its stored bytes, and the Hub one
+// listing; nothing but the small files comes by plain HTTP.
+func TestXetOneCopy(t *testing.T) {
+	inRoomOf(t, 4, hubtest.Options{Xet: &hubtest.Xet{XorbSize: 5 << 20}}, func(t *testing.T, r *room) {
+		commit := r.xetModel()
+		r.fetchAll(commit)
+		s, stored := r.hub.Stats(), r.hub.Stored("org/m", string(commit))
+		if s.StoredBytes < stored || float64(s.StoredBytes) > 1.01*float64(stored) {
+			t.Errorf("the store sent %d bytes of %d", s.StoredBytes, stored)
+		}
+		if s.BodyBytes != 7 || s.Calls[hubtest.Info] != 1 || s.Calls[hubtest.Tree] != 1 || s.Calls[hubtest.Token] > 4 || s.TokensAtCDN != 0 {
+			t.Errorf("%d bytes by plain HTTP, calls %v, %d tokens at the CDN", s.BodyBytes, s.Calls, s.TokensAtCDN)
+		}
+	})
+}
+
+// X04: the listing has "redacted" for the Xet names.
+//
+// It is as if there were none: everything comes by plain HTTP.
+func TestX04RedactedNames(t *testing.T) {
+	inRoomOf(t, 2, hubtest.Options{Xet: &hubtest.Xet{Redacted: true}}, func(t *testing.T, r *room) {
+		commit := r.xetModel()
+		r.fetchAll(commit)
+		if s := r.hub.Stats(); s.Copies != 1 || s.StoredBytes != 0 || s.Calls[hubtest.Token] != 0 {
+			t.Errorf("%v copies, %d stored bytes, calls %v", s.Copies, s.StoredBytes, s.Calls)
+		}
+	})
+}
+
+// A store that can't be used costs nothing but time: the same extents come by
+// plain HTTP, once.
+func TestXetFallsBack(t *testing.T) {
+	for name, f := range map[string]hubtest.Fault{
+		"no token":     {Do: hubtest.Status, Route: hubtest.Token, Status: 403},
+		"no CAS":       {Do: hubtest.Status, Route: hubtest.CAS, Status: 503},
+		"refused URLs": {Do: hubtest.Expired, Route: hubtest.Xorb},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inRoomOf(t, 2, hubtest.Options{Xet: &hubtest.Xet{}}, func(t *testing.T, r *room) {
+				commit := r.xetModel()
+				r.hub.Fail(f)
+				r.fetchAll(commit)
+				if s := r.hub.Stats(); s.Copies != 1 || s.StoredBytes != 0 {
+					t.Errorf("%v copies, %d stored bytes", s.Copies, s.StoredBytes)
+				}
+			})
+		})
+	}
+}
+
+// Upstream flips a byte of a xorb whose first piece is offered before the xorb is
+// whole. When it is, its pieces are taken back from everybody, and fetched again;
+// nobody is banned, and nobody fetches a second copy of the rest.
+func TestXetFlippedByteInFleet(t *testing.T) {
+	inRoomOf(t, 4, hubtest.Options{Xet: &hubtest.Xet{Plain: true, XorbSize: 9 << 20}}, func(t *testing.T, r *room) {
+		commit := r.xetModel()
+		first := r.hub.FirstXorb("org/m", string(commit), "model-1.safetensors")
+		r.hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Route: hubtest.Xorb, Path: first, At: 1 << 20, Nth: 1})
+		r.fetchAll(commit)
+		s, stored := r.hub.Stats(), r.hub.Stored("org/m", string(commit))
+		if again := s.StoredBytes - stored; again < 8<<20 || again > 22<<20 || s.BodyBytes != 7 {
+			t.Errorf("%d stored bytes more than %d, %d by plain HTTP", again, stored, s.BodyBytes)
+		}
+		for _, u := range r.units {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			st, err := u.side.Status(ctx)
+			cancel()
+			if err != nil || len(st.Bans) > 0 {
+				t.Errorf("bans %v, %v", st.Bans, err)
+			}
+		}
+	})
+}

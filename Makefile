@@ -9,7 +9,7 @@ VERSION  ?= $(shell git describe --tags --exact-match 2>/dev/null)
 STATIC   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # Packages that start goroutines. The others are pure, or only wrap these.
-CONCURRENT := ./internal/stall ./internal/cluster ./pkg/agent ./pkg/cachefs ./pkg/hub/... ./pkg/seeder ./pkg/swarm
+CONCURRENT := ./internal/stall ./internal/cluster ./pkg/agent ./pkg/cachefs ./pkg/hub/... ./pkg/seeder ./pkg/swarm ./pkg/xet
 
 .PHONY: build test race lint fuzz bench demo lab clean
 
@@ -21,6 +21,7 @@ test:
 	go test ./...
 	$(MAKE) race
 	@if [ -x scripts/clients/run ]; then echo scripts/clients/run; scripts/clients/run; fi
+	@echo scripts/xet/run; scripts/xet/run
 
 race:
 	go test -race -short $(CONCURRENT)

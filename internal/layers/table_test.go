@@ -45,6 +45,7 @@ var table = map[string]row{
 	"scripts/demo":               {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
+	"scripts/xet/server":         {}, // a module of its own
 	"scripts/internal/size":      {},
 	"scripts/internal/testmodel": {tests: []string{"scripts/internal/size"}},
 }

@@ -301,7 +301,7 @@ func (r *reader) renew(from int) error {
 	for i := range r.plan.ranges {
 		mine := &r.plan.ranges[i]
 		k := p.find(mine.xorb, mine.first, mine.end)
-		if k < 0 || p.ranges[k].first != mine.first || p.ranges[k].end != mine.end || p.ranges[k].from != mine.from || p.ranges[k].last != mine.last {
+		if k < 0 || !p.ranges[k].same(mine) {
 			continue
 		}
 		mine.url, mine.shared = p.ranges[k].url, p.ranges[k].shared

@@ -114,7 +114,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 		}
 		limit := newLimit(s.UpstreamLimit)
 		o.Hub = limitHub(m.hub, limit)
-		if o.Source, err = m.xetSource(limit); err != nil {
+		if err = m.addXet(&o, limit); err != nil {
 			return nil, err
 		}
 	}

@@ -85,6 +85,10 @@ type Store interface {
 	Has(repo pieces.Repo, b pieces.Blob) bool
 	// Held returns the pieces of b that are here.
 	Held(b pieces.Blob) *pieces.Set
+	// Put stores a piece; it is not durable before it is committed.
+	Put(ctx context.Context, v pieces.Verified) error
+	// OpenPiece returns the bytes of a piece that is held.
+	OpenPiece(b pieces.Blob, index int) (io.ReadCloser, error)
 	// Statements returns the proofs of those pieces, ascending.
 	Statements(b pieces.Blob) []pieces.Statement
 	// Commit makes the snapshot appear, refs/ last, and returns its path.
@@ -132,6 +136,8 @@ type Options struct {
 	// them through Hub; doubt is to be told of pieces that were handed out and turned
 	// out to be wrong. nil takes plain as it is.
 	Source func(o *pieces.Outline, plain seeder.Source, doubt func(b pieces.Blob, indexes []int)) seeder.Source
+	// Patch compares a new file with an old one that is here. nil never does.
+	Patch func(ctx context.Context, o *pieces.Outline, f pieces.File, old Old) (Patch, error)
 	// Offline prefers the cached ref of a branch to asking anybody, and does not
 	// wait for a member that asks the Hub (HF_HUB_OFFLINE).
 	Offline bool

@@ -73,6 +73,10 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	if len(missing) == 0 {
 		return nil
 	}
+	if err := a.patch(ctx, j, l, missing); err != nil {
+		return err
+	}
+	a.count(j, repo, wanted)
 	if err := a.settle(ctx, j); err != nil {
 		return err
 	}
@@ -102,9 +106,14 @@ func (a *Agent) begin(ctx context.Context, j *job, repo pieces.Repo, wanted []pi
 			return err
 		}
 	}
+	a.count(j, repo, wanted)
+	return nil
+}
+
+// count notes what is here before the network is asked.
+func (a *Agent) count(j *job, repo pieces.Repo, wanted []pieces.Blob) {
 	here, missing := a.have(repo, wanted)
 	j.update(func(v *Job) { v.Here, v.Completed, v.Missing = here, here, missing })
-	return nil
 }
 
 // have counts the bytes that are here and the pieces that are not.

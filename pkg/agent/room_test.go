@@ -125,7 +125,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 		About:  func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
 	}
 	if r.xet {
-		ao.Source = r.xetSource(client)
+		r.addXet(&ao, client)
 	}
 	if change != nil {
 		change(&ao)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
+	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -15,16 +17,23 @@ import (
 	"p2pagent/pkg/xet"
 )
 
-// xetSource wires a client of the Hub's store as cmd/p2pagent does.
-func (r *room) xetSource(h *hub.Client) func(*pieces.Outline, seeder.Source, func(pieces.Blob, []int)) seeder.Source {
+// addXet wires a client of the Hub's store as cmd/p2pagent does.
+func (r *room) addXet(o *agent.Options, h *hub.Client) {
 	c, err := xet.New(xet.Options{Transport: h.Foreign(), Insecure: true,
 		Grant: func(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (xet.Grant, error) {
 			t, err := h.XetToken(ctx, repo, commit)
 			return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
 		}})
 	r.must(err)
-	return func(o *pieces.Outline, plain seeder.Source, doubt func(pieces.Blob, []int)) seeder.Source {
+	o.Source = func(o *pieces.Outline, plain seeder.Source, doubt func(pieces.Blob, []int)) seeder.Source {
 		return c.NewSource(xet.SourceOptions{Outline: o, Plain: plain, Doubt: doubt})
+	}
+	o.Patch = func(ctx context.Context, o *pieces.Outline, f pieces.File, old agent.Old) (agent.Patch, error) {
+		now, err := xet.NewFile(o.Repo, o.Commit, f)
+		r.must(err)
+		then, err := xet.NewFile(old.Repo, old.Commit, old.File)
+		r.must(err)
+		return c.Delta(ctx, now, xet.Local{File: then, Content: old.Content})
 	}
 }
 
@@ -135,6 +144,52 @@ func TestXetFlippedByteInFleet(t *testing.T) {
 			if err != nil || len(st.Bans) > 0 {
 				t.Errorf("bans %v, %v", st.Bans, err)
 			}
+		}
+	})
+}
+
+// deltaSize is the model of TestXetDelta.
+const deltaSize = 160 << 20
+
+// A second revision that changes 5 % of the bytes, in one place and with a few
+// bytes more, costs upstream and between members less than 8 % of its size: the
+// rest is copied from the first.
+func TestXetDelta(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hashes a gigabyte")
+	}
+	inRoomOf(t, 3, hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, func(t *testing.T, r *room) {
+		first := make([]byte, deltaSize)
+		rand.NewChaCha8([32]byte{1}).Read(first)
+		second := append(append(bytes.Clone(first[:deltaSize/3]), make([]byte, deltaSize/20+1234)...), first[deltaSize/3+deltaSize/20:]...)
+		rand.NewChaCha8([32]byte{2}).Read(second[deltaSize/3 : deltaSize/3+deltaSize/20+1234])
+		file := func(b []byte) []hubtest.File {
+			return []hubtest.File{{Path: "model.safetensors", Content: hubtest.Bytes(b)}}
+		}
+		r.fetchAll(r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: file(first)}))
+		commit := r.hub.Push("org/m", "main", file(second))
+		time.Sleep(time.Minute) // longer than a name may be old
+		r.hub.ResetStats()
+		outline := r.hub.Outline("org/m", commit)
+		var wg sync.WaitGroup
+		for _, u := range r.units {
+			wg.Go(func() {
+				res, err := u.fetch("org/m", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				checkSnapshot(t, res.Path, outline)
+				if moved := res.Upstream + res.FromPeers(); moved > deltaSize*8/100 || res.Here < deltaSize*92/100 {
+					t.Errorf("%d bytes moved, %d were here, of %d", moved, res.Here, len(second))
+				}
+			})
+		}
+		wg.Wait()
+		if s := r.hub.Stats(); s.StoredBytes > deltaSize*8/100 || s.BodyBytes > 0 {
+			t.Errorf("the store sent %d bytes, plain HTTP %d", s.StoredBytes, s.BodyBytes)
+		} else {
+			t.Logf("the store sent %.2f %% of %d bytes", 100*float64(s.StoredBytes)/float64(len(second)), len(second))
 		}
 	})
 }

@@ -121,16 +121,15 @@ func (s *Source) state(b pieces.Blob) *blobState {
 // open asks for the reconstruction and reads the first chunk, so that what can't
 // work shows here.
 func (s *Source) open(ctx context.Context, f pieces.File, off, n int64) (io.ReadCloser, error) {
-	name, err := ParseHash(f.Xet.String())
+	file, err := NewFile(s.o.Outline.Repo, s.o.Outline.Commit, f)
 	if err != nil {
 		return nil, err
 	}
-	file := File{Repo: s.o.Outline.Repo, Commit: s.o.Outline.Commit, Name: name, Size: f.Blob.Size}
 	p, err := s.client.reconstruct(ctx, file, off, n, false)
 	if err != nil {
 		return nil, err
 	}
-	r := s.client.newReader(ctx, file, p, func(c chunk) error { return s.seen(f.Blob, name, c) })
+	r := s.client.newReader(ctx, file, p, func(c chunk) error { return s.seen(f.Blob, file.Name, c) })
 	if err := r.advance(); err != nil {
 		r.Close()
 		return nil, err

@@ -11,6 +11,9 @@ import (
 
 func FuzzParseOutline(f *testing.F) {
 	f.Add(unhex(f, vectors(f)["outline"]))
+	if raw, err := named(f).Marshal(); err == nil {
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		o, err := ParseOutline(in)
 		if err != nil {

@@ -174,7 +174,7 @@ type hubFor struct {
 	*model
 	signer pieces.Signer
 	cutOff atomic.Bool // this member's way is silent
-	lies   bool        // it cuts wrong bytes and signs them
+	lies   atomic.Bool // it cuts wrong bytes and signs them
 	got    atomic.Int64
 }
 
@@ -211,7 +211,7 @@ func (h *hubFor) piece(ctx context.Context, b pieces.Blob, i int, put func(conte
 		progress(step)
 	}
 	data := h.content[b][off : off+n]
-	if h.lies {
+	if h.lies.Load() {
 		data = bytes.Clone(data)
 		data[0] ^= 1
 	}
@@ -481,7 +481,7 @@ func TestAMakerOfFalseStatementsIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(25<<20, 48<<20, 5000), 4, cluster.Options{}, nil)
 		liar := f.members[1]
-		liar.hub.lies = true
+		liar.hub.lies.Store(true)
 		for _, m := range f.members {
 			f.fetch(m)
 		}

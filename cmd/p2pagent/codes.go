@@ -16,6 +16,7 @@ import (
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
 	"p2pagent/pkg/swarm"
+	"p2pagent/pkg/xet"
 )
 
 // exitSignal is what a signal's number is added to, as shells do.
@@ -49,10 +50,12 @@ var kinds = []struct {
 	{agent.NoSpace, is(syscall.ENOSPC, syscall.EDQUOT)},
 	{agent.Integrity, is(pieces.ErrDigest, pieces.ErrSignature, pieces.ErrBadOutline, pieces.ErrBadPath)},
 	{agent.Integrity, as[*hub.DisagreeError]},
+	{agent.Integrity, is(xet.ErrContent)},
 	{agent.Stalled, as[*timeoutError]},
 	{agent.Stalled, as[*hub.RateLimitError]},
 	{agent.Unreachable, is(hub.ErrUnreachable)},
 	{agent.Unreachable, serverError},
+	{agent.Unreachable, as[*xet.Error]},
 	{agent.Stalled, is(stall.ErrStalled, seeder.ErrGaveUp, context.DeadlineExceeded)},
 }
 

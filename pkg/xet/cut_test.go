@@ -57,11 +57,11 @@ func TestCutIsTheRule(t *testing.T) {
 
 func TestRulesDiffer(t *testing.T) {
 	short := 0
-	for _, end := range ends(Legacy, splitmix64(9, 64<<20)) {
+	for _, end := range ends(Legacy, splitmix64(9, 8<<20)) {
 		_ = end
 		short++
 	}
-	if current := len(ends(Current, splitmix64(9, 64<<20))); short <= current {
+	if current := len(ends(Current, splitmix64(9, 8<<20))); short <= current {
 		t.Errorf("legacy %d chunks, current %d: the older rule cuts earlier", short, current)
 	}
 }

@@ -247,11 +247,13 @@ func text(seed uint64, n int64) hubtest.Content {
 const mib = 1 << 20
 
 // mixed has a file for each scheme, in xorbs that files share.
-func mixed() []hubtest.File {
+func mixed() []hubtest.File { return slices.Clone(mixedFiles()) }
+
+var mixedFiles = sync.OnceValue(func() []hubtest.File {
 	return []hubtest.File{
 		{Path: "a.noise", Content: hubtest.Generated(1, 3*mib+17)},
 		{Path: "b.weights", Content: weights(2, 2*mib+1)},
 		{Path: "c.text", Content: text(3, 2*mib)},
 		{Path: "d.small", Content: hubtest.Bytes([]byte("small"))},
 	}
-}
+})

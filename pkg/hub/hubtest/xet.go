@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/pierrec/lz4/v4"
@@ -199,7 +200,7 @@ func (s *Server) storeChunk(node xet.Node, content Content, off int64, data []by
 	}
 	c := chunk{Node: node, content: content, off: off}
 	if !s.o.Xet.Plain {
-		c.scheme, c.body = shortest(data)
+		c.scheme, c.body = shortest(node.Hash, data)
 	}
 	x.add(c)
 	at := spot{x, len(x.chunks) - 1}
@@ -215,16 +216,33 @@ func (s *Server) sealOpen() {
 	s.store.open = &xorb{}
 }
 
+// compressed are the chunks that were, for the life of the process: a test binary
+// that serves one model from many servers compresses it once.
+var compressed sync.Map // xet.Hash -> form
+
+type form struct {
+	scheme xet.Scheme
+	body   []byte
+}
+
 // shortest compresses a chunk in each way; nil when none makes it shorter.
-func shortest(data []byte) (scheme xet.Scheme, body []byte) {
+func shortest(name xet.Hash, data []byte) (xet.Scheme, []byte) {
+	if f, ok := compressed.Load(name); ok {
+		return f.(form).scheme, f.(form).body
+	}
 	grouped := make([]byte, len(data))
 	xet.Regroup(grouped, data)
-	for s, in := range map[xet.Scheme][]byte{xet.LZ4: data, xet.BG4LZ4: grouped} {
-		if out := frame(in); len(out) < len(data) && (body == nil || len(out) < len(body)) {
-			scheme, body = s, out
+	best := form{}
+	for s, in := range [][]byte{xet.LZ4: data, xet.BG4LZ4: grouped} {
+		if in == nil {
+			continue
+		}
+		if out := frame(in); len(out) < len(data) && (best.body == nil || len(out) < len(best.body)) {
+			best = form{xet.Scheme(s), out}
 		}
 	}
-	return scheme, body
+	compressed.Store(name, best)
+	return best.scheme, best.body
 }
 
 func frame(p []byte) []byte {

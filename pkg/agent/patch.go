@@ -50,6 +50,9 @@ func (a *Agent) patch(ctx context.Context, j *job, l listing, missing []pieces.B
 				return context.Cause(ctx)
 			}
 			a.log.Info("nothing copied from an older file", "path", f.Path, "old", old.File.Blob.String(), "error", err)
+			if !a.is(err, Integrity) {
+				return nil // it is not this file's fault: the next would fail as slowly
+			}
 		}
 	}
 	return nil

@@ -43,9 +43,11 @@ var DefaultLimits = stall.Limits{Idle: 15 * time.Second, FloorBytes: 60 * 256 <<
 
 const (
 	// headerWait bounds the wait for response headers, a new connection included.
-	headerWait = 30 * time.Second
-	// planWait bounds one try of a question to the CAS, with its body.
-	planWait = 30 * time.Second
+	headerWait = 20 * time.Second
+	// planWait bounds one try of a question to the CAS, with its body, and of one
+	// for a token. Who says nothing for so long is not asked again: plain HTTP has to
+	// replace it within 30 s.
+	planWait = 20 * time.Second
 	// planTries is how often it is put: plain HTTP is there when the CAS is not.
 	planTries = 3
 	// longestPause is the longest wait that the CAS may ask for between two tries.
@@ -127,7 +129,7 @@ func again(err error) bool {
 		return false // the Hub's client has tried again by itself
 	}
 	switch {
-	case errors.Is(err, ErrAnswer) || errors.Is(err, ErrNoFile) || e.wait > longestPause:
+	case errors.Is(err, ErrAnswer) || errors.Is(err, ErrNoFile) || errors.Is(err, stall.ErrStalled) || e.wait > longestPause:
 		return false
 	case e.Status == 0 || e.Status == http.StatusRequestTimeout || e.Status == http.StatusTooManyRequests:
 		return true

@@ -2,9 +2,11 @@ package xet
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
+	"p2pagent/internal/stall"
 	"p2pagent/pkg/pieces"
 )
 
@@ -91,9 +93,16 @@ func (a *asking) over() bool {
 func (g *grants) run(ctx context.Context, k grantKey, a *asking) {
 	defer close(a.done)
 	asked := time.Now()
-	a.grant, a.err = g.ask(ctx, k.repo, k.commit)
+	a.grant, a.err = g.askWithin(ctx, k)
 	a.left = a.err != nil && context.Cause(ctx) != nil
 	a.renew = asked.Add(a.grant.Life - min(renewBefore, a.grant.Life/2))
+}
+
+func (g *grants) askWithin(ctx context.Context, k grantKey) (Grant, error) {
+	late := fmt.Errorf("%w: no token for %v", stall.ErrStalled, planWait)
+	ctx, cancel := context.WithTimeoutCause(ctx, planWait, late)
+	defer cancel()
+	return g.ask(ctx, k.repo, k.commit)
 }
 
 // drop forgets a token that the store refused, unless there is a newer one.

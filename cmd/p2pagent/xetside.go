@@ -50,18 +50,13 @@ func (x *xetSide) source(o *pieces.Outline, plain seeder.Source, doubt func(piec
 	return x.NewSource(xet.SourceOptions{Outline: o, Plain: plain, Only: x.only, Doubt: doubt})
 }
 
-// patch reads an old file of the same repository by the right to the new commit:
-// one token less.
+// patch reads the old file by the right to the new commit: one token less.
 func (x *xetSide) patch(ctx context.Context, o *pieces.Outline, f pieces.File, old agent.Old) (agent.Patch, error) {
 	now, err := xet.NewFile(o.Repo, o.Commit, f)
 	if err != nil {
 		return nil, err
 	}
-	commit := old.Commit
-	if old.Repo == o.Repo {
-		commit = o.Commit
-	}
-	then, err := xet.NewFile(old.Repo, commit, old.File)
+	then, err := xet.NewFile(o.Repo, o.Commit, old.File)
 	if err != nil {
 		return nil, err
 	}

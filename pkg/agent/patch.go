@@ -12,9 +12,8 @@ import (
 	"p2pagent/pkg/seeder"
 )
 
-// Old is a file of another snapshot that is here.
+// Old is a file of another snapshot of the repository that is here.
 type Old struct {
-	Repo    pieces.Repo
 	Commit  pieces.Commit
 	File    pieces.File
 	Content io.ReaderAt
@@ -44,7 +43,7 @@ func (a *Agent) patch(ctx context.Context, j *job, l listing, missing []pieces.B
 		if !ok || f.Xet.IsZero() || f.Blob.Size < smallestPatch || !slices.Contains(missing, f.Blob) {
 			continue
 		}
-		j.enter(Adopting, "what "+old.Repo.String()+"@"+string(old.Commit[:12])+" has of "+f.Path)
+		j.enter(Adopting, "what "+l.outline.Repo.String()+"@"+string(old.Commit[:12])+" has of "+f.Path)
 		if err := a.patchFile(ctx, l.outline, f, old); err != nil {
 			if context.Cause(ctx) != nil {
 				return context.Cause(ctx)
@@ -59,28 +58,22 @@ func (a *Agent) patch(ctx context.Context, j *job, l listing, missing []pieces.B
 }
 
 // olderFiles finds, for each path, a file of another content that is here: of the
-// newest other snapshot of the repository, else of any.
+// newest other snapshot of the repository. Other repositories have files of the same
+// path too, but each question about one costs the Hub a token for every member.
 func (a *Agent) olderFiles(o *pieces.Outline) map[string]Old {
 	all, err := a.opt.Cache.List()
 	if err != nil {
 		return nil
 	}
-	slices.SortStableFunc(all, func(x, y cachefs.Snapshot) int {
-		if (x.Repo == o.Repo) != (y.Repo == o.Repo) {
-			if x.Repo == o.Repo {
-				return -1
-			}
-			return 1
-		}
-		return y.Updated.Compare(x.Updated)
-	})
+	all = slices.DeleteFunc(all, func(s cachefs.Snapshot) bool { return s.Repo != o.Repo || s.Commit == o.Commit })
+	slices.SortStableFunc(all, func(x, y cachefs.Snapshot) int { return y.Updated.Compare(x.Updated) })
 	out := make(map[string]Old)
 	for _, s := range all {
 		for _, f := range s.Files {
 			if _, ok := out[f.Path]; ok || f.Xet.IsZero() || f.Blob.Size < smallestPatch || !a.opt.Cache.Has(s.Repo, f.Blob) {
 				continue
 			}
-			out[f.Path] = Old{Repo: s.Repo, Commit: s.Commit, File: f, Content: &blobContent{a.opt.Cache, f.Blob}}
+			out[f.Path] = Old{Commit: s.Commit, File: f, Content: &blobContent{a.opt.Cache, f.Blob}}
 		}
 	}
 	return out

@@ -31,7 +31,7 @@ func (r *room) addXet(o *agent.Options, h *hub.Client) {
 	o.Patch = func(ctx context.Context, o *pieces.Outline, f pieces.File, old agent.Old) (agent.Patch, error) {
 		now, err := xet.NewFile(o.Repo, o.Commit, f)
 		r.must(err)
-		then, err := xet.NewFile(old.Repo, old.Commit, old.File)
+		then, err := xet.NewFile(o.Repo, o.Commit, old.File)
 		r.must(err)
 		return c.Delta(ctx, now, xet.Local{File: then, Content: old.Content})
 	}

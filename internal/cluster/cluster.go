@@ -116,7 +116,7 @@ func (c *Cluster) Start(n *Node) (err error) {
 	n.Gater = swarm.NewGater(n.Key)
 	o := swarm.HostOptions{
 		Identity: n.Identity, Listen: n.SwarmAddr(), Advertise: []string{n.SwarmAddr()},
-		Gater: n.Gater, Software: c.opts.Software, Transport: c.Net.Streams(n.IP),
+		Gater: n.Gater, Software: c.opts.Software, Net: c.Net.At(n.IP),
 	}
 	if c.opts.Host != nil {
 		c.opts.Host(n.Index, &o)

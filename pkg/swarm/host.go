@@ -20,12 +20,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/transport"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	muxer "github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	libp2pswarm "github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-yamux/v5"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -48,8 +48,8 @@ type HostOptions struct {
 	Members int
 	// Software is what the host calls itself to other members.
 	Software string
-	// Transport is a libp2p transport constructor that stands in for TCP (tests).
-	Transport any
+	// Net stands in for TCP (tests).
+	Net Net
 
 	mux *yamux.Config // stands in for muxing (benchmarks)
 }
@@ -144,7 +144,9 @@ func hostOptions(o HostOptions) ([]libp2p.Option, error) {
 		libp2p.DisableRelay(), libp2p.Ping(false), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.ForceReachabilityPrivate(), libp2p.WithDialTimeout(5 * time.Second),
 		libp2p.UDPBlackHoleSuccessCounter(nil), libp2p.IPv6BlackHoleSuccessCounter(nil),
-		transportOption(o.Transport),
+		libp2p.Transport(func(u transport.Upgrader, limits network.ResourceManager) *port {
+			return &port{net: cmp.Or[Net](o.Net, tcp{}), upgrader: u, limits: limits}
+		}),
 	}
 	if o.Gater != nil {
 		o.Gater.trust(rcmgr.GetAllowlist(limits))
@@ -154,15 +156,6 @@ func hostOptions(o HostOptions) ([]libp2p.Option, error) {
 		opts = append(opts, libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return advertise }))
 	}
 	return opts, nil
-}
-
-// transportOption: without SO_REUSEPORT, which would let two agents share one
-// port and each get half of the connections.
-func transportOption(constructor any) libp2p.Option {
-	if constructor != nil {
-		return libp2p.Transport(constructor)
-	}
-	return libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(5*time.Second))
 }
 
 // muxing is yamux tuned for pieces of 4 MiB and more between machines of one

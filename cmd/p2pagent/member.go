@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/pkg/agent"
@@ -26,7 +25,7 @@ type member struct {
 	log      *slog.Logger
 
 	cache   *cachefs.Cache
-	host    host.Host
+	host    *swarm.Host
 	members *swarm.Members
 	node    *swarm.Node
 	hub     *hub.Client // nil when the Hub is not asked

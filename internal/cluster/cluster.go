@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/pkg/swarm"
@@ -51,7 +50,7 @@ type Node struct {
 	Identity ed25519.PrivateKey
 	Peer     peer.ID
 	Gater    *swarm.Gater
-	Host     host.Host
+	Host     *swarm.Host
 	Gossip   memberlist.Transport
 }
 

@@ -240,6 +240,7 @@ type fleet struct {
 	members []*member
 	wg      sync.WaitGroup
 	tweak   func(*swarm.Config)
+	facts   func(*member, *swarm.Facts)
 }
 
 func newFleet(t *testing.T, m *model, n int, o cluster.Options, tweak func(*swarm.Config)) *fleet {
@@ -268,6 +269,9 @@ func (f *fleet) run(m *member) {
 	o.OnUp = func(facts swarm.Facts) { m.node.MemberUp(facts) }
 	o.OnDown = func(p peer.ID) { m.node.MemberDown(p) }
 	o.OnMessage = func(b []byte) { m.node.Message(b) }
+	if f.facts != nil {
+		f.facts(m, &o.Facts)
+	}
 	members, err := swarm.NewMembers(o)
 	if err != nil {
 		f.t.Fatal(err)
@@ -433,6 +437,20 @@ func TestASilentFetcherIsReplacedByProgress(t *testing.T) {
 			t.Errorf("took %v after the fetcher went silent", took)
 		}
 		f.atMost(1.10)
+	})
+}
+
+// A wrong --advertise, or a firewall that lets connections out only.
+func TestAMemberThatCantBeDialledStillGivesPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, sizes...), 2, cluster.Options{}, nil)
+		f.facts = func(m *member, facts *swarm.Facts) { facts.Addrs = []string{"10.0.0.77:1"} }
+		hidden := f.start(f.Add())
+		f.fetch(hidden)
+		f.finish(hidden)
+		f.fetch(f.members[0])
+		f.finish(f.members[0])
+		f.atMost(1.00)
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -61,7 +61,7 @@ type Membership interface {
 
 // Config is what a Node is made of. Host, Members, Store and Signer must be set.
 type Config struct {
-	Host                       host.Host
+	Host                       *Host
 	Members                    Membership
 	Store                      Store
 	Signer                     pieces.Signer
@@ -179,8 +179,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	n.tasks, n.ctx = g, gctx
 	n.cfg.Host.SetStreamHandler(wire.SwarmProtocol, n.accept)
-	n.cfg.Host.SetStreamHandler(wire.PieceProtocol, n.servePieces)
+	n.cfg.Host.SetStreamHandler(wire.PieceProtocol, func(s network.Stream) { n.servePieces(s, s.Conn().RemotePeer()) })
 	g.Go(func() error { return n.loop(gctx) })
+	g.Go(func() error { return n.serveLanes(gctx) })
 	<-gctx.Done()
 	n.cfg.Host.RemoveStreamHandler(wire.SwarmProtocol)
 	n.cfg.Host.RemoveStreamHandler(wire.PieceProtocol)

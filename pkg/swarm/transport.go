@@ -50,17 +50,24 @@ func (tcp) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// No waiting for what is under way when a connection is closed, and no
-	// TIME-WAIT: a member that starts again dials from the same ports.
-	c.(*net.TCPConn).SetLinger(0)
+	noLinger(c)
 	return c, nil
 }
 
-// port is libp2p's transport over a Net.
+// noLinger lets the end of a connection drop what is under way, and leave no
+// TIME-WAIT behind.
+func noLinger(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		t.SetLinger(0)
+	}
+}
+
+// port is libp2p's transport over a Net. The lanes share its port.
 type port struct {
 	net      Net
 	upgrader transport.Upgrader
 	limits   network.ResourceManager
+	lanes    *lanes // gets the connections that begin with TLS
 }
 
 // Dial implements transport.Transport.
@@ -120,7 +127,7 @@ func (p *port) Listen(at ma.Multiaddr) (transport.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.upgrader.UpgradeGatedMaListener(p, p.upgrader.GateMaListener(ml)), nil
+	return p.upgrader.UpgradeGatedMaListener(p, newFork(p.upgrader.GateMaListener(ml), p.lanes.admit)), nil
 }
 
 // CanDial implements transport.Transport.
@@ -156,6 +163,7 @@ func addrPortOf(a ma.Multiaddr) (netip.AddrPort, error) {
 type conn struct {
 	net.Conn
 	local, remote ma.Multiaddr
+	first         []byte // read already (peek)
 }
 
 func newConn(c net.Conn) (*conn, error) {
@@ -163,7 +171,7 @@ func newConn(c net.Conn) (*conn, error) {
 	if err == nil {
 		var remote ma.Multiaddr
 		if remote, err = manet.FromNetAddr(c.RemoteAddr()); err == nil {
-			return &conn{c, local, remote}, nil
+			return &conn{Conn: c, local: local, remote: remote}, nil
 		}
 	}
 	c.Close()
@@ -196,9 +204,6 @@ func (l *listener) Accept() (manet.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
-	}
-	if t, ok := c.(*net.TCPConn); ok {
-		t.SetLinger(0)
 	}
 	return newConn(c)
 }

@@ -16,6 +16,7 @@ var none = []string{"os", "net", "net/http", "syscall", "os/exec", "context", "s
 var table = map[string]row{
 	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
 
+	"internal/buffers": {},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/stall":   {},
@@ -24,8 +25,8 @@ var table = map[string]row{
 	// None of these five imports another.
 	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest"}},
 	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
-	"pkg/seeder":  {imports: []string{"pkg/pieces"}, avoids: []string{"os", "net", "net/http"}},
-	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/plan", "internal/stall", "internal/wire"},
+	"pkg/seeder":  {imports: []string{"pkg/pieces", "internal/buffers"}, avoids: []string{"os", "net", "net/http"}},
+	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/buffers", "internal/plan", "internal/stall", "internal/wire"},
 		tests: []string{"internal/cluster"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
 

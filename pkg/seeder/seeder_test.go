@@ -204,8 +204,8 @@ func TestFetchDropsAPartialPieceThatCameAnotherWay(t *testing.T) {
 		if r := src.requests[1]; r.off != 4*mib || r.n != 8*mib {
 			t.Errorf("second request is for %d bytes at %d", r.n, r.off)
 		}
-		if s.buffers.used != 0 {
-			t.Errorf("%d buffers not given back", s.buffers.used)
+		if used, _ := s.options.Buffers.Usage(); used != 0 {
+			t.Errorf("%d buffers not given back", used)
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"p2pagent/internal/buffers"
 	"p2pagent/internal/plan"
 	"p2pagent/internal/wire"
 	"p2pagent/pkg/pieces"
@@ -70,6 +71,8 @@ type Config struct {
 	Records                    func(key string) ([]byte, bool)         // records known from disk; may block on the disk
 	Ranges                     int                                     // extents that this member fetches at once, at most; default 8
 	UpstreamMemory             int64                                   // bytes of unfinished pieces that Upstream can hold, 0 for no limit
+	Memory                     int64                                   // bytes of unfinished pieces in all, default 32 MiB
+	Buffers                    *buffers.Pool                           // where they lie, default a pool of Memory bytes
 	Fetchers                   int                                     // members that fetch upstream for one job, default 8
 	Upstream                   bool                                    // this member may fetch upstream
 	Neighbours                 int                                     // members to keep a swarm stream with, default DefaultNeighbours
@@ -85,6 +88,8 @@ type Config struct {
 // and are no neighbours don't know of each other's claims. An idle stream costs
 // a ping in three seconds and some 60 KiB.
 const DefaultNeighbours = 256
+
+const defaultMemory = 32 << 20
 
 // Node is one member at work. New starts nothing; Run does.
 type Node struct {
@@ -141,6 +146,10 @@ func New(c Config) (*Node, error) {
 		return nil, errors.New("new swarm node: host, members and store are needed")
 	}
 	c.Fetchers, c.Neighbours, c.Uploads = cmp.Or(c.Fetchers, 8), cmp.Or(c.Neighbours, DefaultNeighbours), cmp.Or(c.Uploads, 8)
+	c.Memory = cmp.Or(c.Memory, defaultMemory)
+	if c.Buffers == nil {
+		c.Buffers = buffers.New(c.Memory)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -32,7 +32,6 @@ type taker struct {
 	idle    map[plan.Peer][]*takenLane
 	shut    map[plan.Peer]time.Time // members that lanes of TLS don't reach, until when that is believed
 	running map[plan.Piece]map[plan.Peer]context.CancelCauseFunc
-	free    [][]byte // buffers of pieces.MaxPieceSize or less
 	closed  bool
 }
 
@@ -60,6 +59,7 @@ func newTaker(h *Host, limit *rate.Limiter) *taker {
 
 // request carries out what the planner decided.
 func (n *Node) request(now time.Time) {
+	n.swap.Limit(n.swapMemory())
 	for _, r := range n.swap.Next(now) {
 		ctx, cancel := context.WithCancelCause(n.ctx)
 		n.taker.begin(r, cancel)
@@ -76,10 +76,17 @@ func (n *Node) request(now time.Time) {
 	}
 }
 
+// swapMemory is what the pieces that come from upstream leave of the memory: the
+// two are seldom busy at the same time. Two pieces always fit.
+func (n *Node) swapMemory() int64 {
+	size := n.pieceSize()
+	return max(n.cfg.Memory-int64(n.openExtents())*size, 2*size)
+}
+
 func (n *Node) take(ctx context.Context, r plan.Request, at []netip.AddrPort) {
 	start := time.Now()
-	buf := n.taker.buffer(int(r.Piece.Size()))
-	defer n.taker.recycle(buf)
+	buf := n.cfg.Buffers.Get(int(r.Piece.Size()))
+	defer n.cfg.Buffers.Put(buf)
 	err := n.taker.fetch(ctx, r, at, buf)
 	took := time.Since(start)
 	if err != nil {
@@ -330,32 +337,4 @@ func (t *taker) close() {
 		}
 	}
 	clear(t.idle)
-}
-
-// buffer and recycle keep the piece buffers of finished requests for the next
-// ones: the planner's budget bounds how many there are.
-func (t *taker) buffer(n int) []byte {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i, b := range t.free {
-		if cap(b) >= n {
-			t.free[i] = t.free[len(t.free)-1]
-			t.free = t.free[:len(t.free)-1]
-			return b[:n]
-		}
-	}
-	size := 64 << 10 // small pieces don't pin large buffers
-	for size < n {
-		size *= 2
-	}
-	return make([]byte, n, size)
-}
-
-func (t *taker) recycle(b []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	const keep = 12
-	if len(t.free) < keep && cap(b) >= 4<<20 {
-		t.free = append(t.free, b)
-	}
 }

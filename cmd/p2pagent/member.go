@@ -35,10 +35,8 @@ type member struct {
 }
 
 // Unfinished pieces are the largest part of an agent's memory, whatever the model.
-const (
-	pieceMemory  = 32 << 20 // in all: eight small pieces, two of the largest
-	seederMemory = 24 << 20 // from upstream
-)
+// Eight small ones or two of the largest fit; those from upstream may take all.
+const pieceMemory = 32 << 20
 
 // newMember builds a member out of its settings. It takes the cache's lock and
 // opens the swarm port; Close gives both back. jobs gets the lines on jobs, log
@@ -94,7 +92,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.node, err = swarm.New(swarm.Config{
 		Host: m.host, Members: m.members, Store: m.cache, Signer: signer, Name: facts.Name, Software: facts.Software,
 		Records:  func(key string) ([]byte, bool) { return m.agent.Record(key) },
-		Fetchers: s.Fetchers, Ranges: s.Ranges, UpstreamMemory: seederMemory, Memory: pieceMemory, Buffers: pool, Upstream: facts.Upstream,
+		Fetchers: s.Fetchers, Ranges: s.Ranges, Memory: pieceMemory, Buffers: pool, Upstream: facts.Upstream,
 		UploadLimit: int64(s.UploadLimit), DownloadLimit: int64(s.DownloadLimit),
 		OnHold: m.held, Logger: log.With("part", "swarm"),
 	})
@@ -104,7 +102,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.side = &swarmSide{node: m.node, members: m.members}
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
-		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: seederMemory, Buffers: pool, Logger: log.With("part", "seeder")}),
+		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Buffers: pool, Logger: log.With("part", "seeder")}),
 		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: jobs,
 	}
 	if facts.Upstream {

@@ -171,10 +171,10 @@ func (n *Node) claim(now time.Time) {
 // than can have a piece in memory. A claim that waits for room makes no progress,
 // and another member would take it over.
 func (n *Node) allowed() int {
-	if n.cfg.UpstreamMemory == 0 || len(n.blobs) == 0 {
+	if len(n.blobs) == 0 {
 		return n.pace.Allowed()
 	}
-	return min(n.pace.Allowed(), max(1, int(n.cfg.UpstreamMemory/n.pieceSize())))
+	return min(n.pace.Allowed(), max(1, int(n.cfg.Memory/n.pieceSize())))
 }
 
 // openExtents counts this member's extents; records do not use up the pace.

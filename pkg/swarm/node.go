@@ -70,8 +70,7 @@ type Config struct {
 	Software                   string                                  // and what it runs
 	Records                    func(key string) ([]byte, bool)         // records known from disk; may block on the disk
 	Ranges                     int                                     // extents that this member fetches at once, at most; default 8
-	UpstreamMemory             int64                                   // bytes of unfinished pieces that Upstream can hold, 0 for no limit
-	Memory                     int64                                   // bytes of unfinished pieces in all, default 32 MiB
+	Memory                     int64                                   // bytes of unfinished pieces, and of them that Upstream can hold, default 32 MiB
 	Buffers                    *buffers.Pool                           // where they lie, default a pool of Memory bytes
 	Fetchers                   int                                     // members that fetch upstream for one job, default 8
 	Upstream                   bool                                    // this member may fetch upstream

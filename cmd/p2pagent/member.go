@@ -102,7 +102,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.side = &swarmSide{node: m.node, members: m.members}
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
-		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Buffers: pool, Logger: log.With("part", "seeder")}),
+		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),
 		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: jobs,
 	}
 	if facts.Upstream {

@@ -62,7 +62,7 @@ func TestExamples(t *testing.T) {
 	}
 	signer := pieces.NewSigner(ed25519.NewKeyFromSeed(seed))
 	blob := pieces.Blob{Digest: pieces.SHA256Digest([32]byte(pieces.IDOf([]byte("hello")))), Size: 5}
-	statement := signer.State(blob, 0, pieces.IDOf([]byte("hello")))
+	statement := signer.State(blob, 0, pieces.Mark{ID: pieces.IDOf([]byte("hello"))})
 	offered, err := pieces.MarshalStatements([]pieces.Statement{statement})
 	if err != nil {
 		t.Fatal(err)

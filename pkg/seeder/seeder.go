@@ -65,6 +65,9 @@ type Options struct {
 	// MaxRetryAfter is the longest wait that upstream may ask for; 0 means 10
 	// minutes. When it asks for more, Fetch returns ErrGaveUp at once.
 	MaxRetryAfter time.Duration
+	// Border tells the state of a blob's digest before a piece, if it is known;
+	// nil never knows.
+	Border func(b pieces.Blob, index int) (pieces.Border, bool)
 	// Buffers is where unfinished pieces lie; nil makes a pool of Memory bytes.
 	Buffers *buffers.Pool
 	// Logger gets a line for each broken request; nil discards.
@@ -84,6 +87,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxRetryAfter <= 0 {
 		o.MaxRetryAfter = defaultMaxRetryAfter
+	}
+	if o.Border == nil {
+		o.Border = func(pieces.Blob, int) (pieces.Border, bool) { return pieces.Border{}, false }
 	}
 	if o.Buffers == nil {
 		o.Buffers = buffers.New(o.Memory)
@@ -170,6 +176,9 @@ func (f *fetch) run(ctx context.Context, first int) (next int, err error) {
 
 	cutter := pieces.NewCutter(f.seeder.options.Signer, f.blob, first, f.end-first, f.seeder.options.Buffers.Get)
 	defer func() { f.seeder.options.Buffers.Put(cutter.Abandon()) }()
+	if border, ok := f.seeder.options.Border(f.blob, first); ok {
+		cutter.From(border)
+	}
 	r := &run{fetch: f, cutter: cutter, index: first}
 	err = r.retry(ctx)
 	return r.index, err

@@ -19,14 +19,15 @@ var table = map[string]row{
 	"internal/buffers": {},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
+	"internal/sockopt": {},
 	"internal/stall":   {},
 	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 
 	// None of these five imports another.
 	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest"}},
-	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
+	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/sockopt", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
 	"pkg/seeder":  {imports: []string{"pkg/pieces", "internal/buffers"}, avoids: []string{"os", "net", "net/http"}},
-	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/buffers", "internal/plan", "internal/stall", "internal/wire"},
+	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/buffers", "internal/plan", "internal/sockopt", "internal/stall", "internal/wire"},
 		tests: []string{"internal/cluster"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
 

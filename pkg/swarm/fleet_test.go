@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,11 +32,13 @@ type memStore struct {
 	held     map[pieces.Blob]map[int]pieces.Verified
 	complete map[pieces.Blob]bool
 	served   atomic.Int64
-	flip     bool // serve every piece with one bit wrong
+	flip     bool                                    // serve every piece with one bit wrong
+	twist    func(pieces.Statement) pieces.Statement // what is said instead of a statement
 }
 
 func newMemStore() *memStore {
-	return &memStore{held: map[pieces.Blob]map[int]pieces.Verified{}, complete: map[pieces.Blob]bool{}}
+	return &memStore{held: map[pieces.Blob]map[int]pieces.Verified{}, complete: map[pieces.Blob]bool{},
+		twist: func(st pieces.Statement) pieces.Statement { return st }}
 }
 
 func (m *memStore) Held(b pieces.Blob) *pieces.Set {
@@ -53,7 +56,7 @@ func (m *memStore) Statements(b pieces.Blob) []pieces.Statement {
 	defer m.mu.Unlock()
 	var out []pieces.Statement
 	for _, i := range slices.Sorted(maps.Keys(m.held[b])) {
-		out = append(out, m.held[b][i].Statement())
+		out = append(out, m.twist(m.held[b][i].Statement()))
 	}
 	return out
 }
@@ -215,7 +218,14 @@ func (h *hubFor) piece(ctx context.Context, b pieces.Blob, i int, put func(conte
 		data = bytes.Clone(data)
 		data[0] ^= 1
 	}
-	v, err := pieces.NewCutter(h.signer, b, i, 1, nil).Next(bytes.NewReader(data))
+	c := pieces.NewCutter(h.signer, b, i, 1, nil)
+	if i > 0 && i < b.Pieces()-1 {
+		sum := sha256.New()
+		sum.Write(h.content[b][:off])
+		border, _ := pieces.BorderAt(sum, off)
+		c.From(border)
+	}
+	v, err := c.Next(bytes.NewReader(data))
 	if err != nil {
 		return err
 	}
@@ -494,6 +504,36 @@ func TestAMemberThatServesBadPiecesIsBanned(t *testing.T) {
 		if banned == 0 {
 			t.Error("nobody banned the liar")
 		}
+	})
+}
+
+// Who relays a piece whose statement contradicts itself is not to blame.
+func TestAMakerOfFalseBordersIsBanned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 64<<20, 5000), 3, cluster.Options{}, nil)
+		liar, relay, last := f.members[0], f.members[1], f.members[2]
+		f.fetch(liar)
+		f.finish(liar)
+		f.fetch(relay)
+		f.finish(relay)
+		relay.store.twist = func(st pieces.Statement) pieces.Statement {
+			if st.Index != 3 || !st.Bordered() {
+				return st
+			}
+			st.After[0] ^= 1
+			return liar.hub.signer.State(st.Blob, st.Index, st.Mark)
+		}
+		liar.stop() // the relay alone is left to ask
+		f.fetch(last)
+		f.finish(last)
+		s, err := last.node.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Bans) != 1 || s.Bans[0].Peer != liar.Peer.String() || !strings.Contains(s.Bans[0].Reason, "false statement on piece 3") {
+			t.Errorf("bans %+v, want the maker", s.Bans)
+		}
+		f.atMost(1.10) // piece 3 once more
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 
+	"p2pagent/internal/sockopt"
 	"p2pagent/internal/wire"
 )
 
@@ -32,10 +33,6 @@ type lane interface {
 }
 
 const (
-	// laneBatch is how many bytes the kernel gathers before it wakes the reader of
-	// a piece. Packets come one by one on a slow link, and waking costs more than
-	// copying. It must be less than what arrives within pieceIdle.
-	laneBatch = 64 << 10
 	// laneTimeout bounds connecting and the handshake, each.
 	laneTimeout = 5 * time.Second
 	// laneQueue is how long a lane waits for a Node to serve it.
@@ -61,16 +58,11 @@ func (l *tlsLane) Write(b []byte) (int, error) {
 	return n, errors.Join(err, l.socket.flush())
 }
 
-// batch lets the kernel gather bytes before it wakes the reader. Only while
-// laneBatch bytes or more are sure to come: the reader waits for them.
+// batch lets the kernel gather bytes before it wakes the reader.
 func (l *tlsLane) batch(on bool) {
-	if on == l.batching {
-		return
-	}
-	if l.batching = on; on {
-		wakeAt(l.socket.Conn, laneBatch)
-	} else {
-		wakeAt(l.socket.Conn, 1)
+	if on != l.batching {
+		l.batching = on
+		sockopt.Batch(l.socket, on)
 	}
 }
 
@@ -197,6 +189,9 @@ type socket struct {
 	net.Conn
 	out *[]byte // nil: written at once
 }
+
+// NetConn returns what sockopt.Batch is to be applied to.
+func (s *socket) NetConn() net.Conn { return s.Conn }
 
 // gathered holds the records of a write of ioStep.
 var gathered = sync.Pool{New: func() any { b := make([]byte, 0, ioStep+ioStep/16); return &b }}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"p2pagent/internal/plan"
+	"p2pagent/internal/sockopt"
 	"p2pagent/internal/wire"
 )
 
@@ -204,7 +205,7 @@ func (t *taker) exchange(ctx context.Context, s *takenLane, p plan.Piece, buf []
 	}
 	for at := 0; at < len(buf); {
 		end := min(at+ioStep, len(buf))
-		s.batch(end < len(buf))
+		s.batch(len(buf)-at > sockopt.BatchFloor)
 		s.SetReadDeadline(time.Now().Add(pieceIdle))
 		k, err := io.ReadFull(s.r, buf[at:end])
 		if err != nil {

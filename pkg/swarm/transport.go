@@ -184,6 +184,9 @@ func (c *conn) LocalMultiaddr() ma.Multiaddr { return c.local }
 // RemoteMultiaddr implements manet.Conn.
 func (c *conn) RemoteMultiaddr() ma.Multiaddr { return c.remote }
 
+// NetConn returns the connection of the Net.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // listener is a listener of a Net in the form that libp2p takes.
 type listener struct {
 	net.Listener

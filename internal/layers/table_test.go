@@ -38,10 +38,12 @@ var table = map[string]row{
 	"internal/cluster":             {imports: []string{"*"}},
 	"internal/durable/durabletest": {imports: []string{"internal/durable"}},
 	"internal/docs":                {tests: []string{"*"}},
+	"internal/failures":            {},
 	"internal/layers":              {},
 	"pkg/hub/hubtest":              {imports: []string{"pkg/pieces"}},
 
 	"scripts/budgets":            {},
+	"scripts/failures":           {imports: []string{"internal/failures"}},
 	"scripts/demo":               {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
@@ -50,7 +52,7 @@ var table = map[string]row{
 }
 
 // testOnly packages must not end up in the binary.
-var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/layers", "pkg/hub/hubtest"}
+var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/failures", "internal/layers", "pkg/hub/hubtest"}
 
 // heavy dependencies are seen by one package, by the command that wires it, and
 // by tests.

@@ -76,7 +76,11 @@ func TestBrokenBodies(t *testing.T) {
 	}
 }
 
-func TestS09LinkDiesEveryMiB(t *testing.T) {
+// S09: the link breaks after every MiB.
+//
+// Each new request begins at the first byte that is missing, so a file of five
+// pieces of the link takes five requests and no byte is sent twice.
+func TestS09LinkBreaksEveryMiB(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
 	s.Fail(hubtest.Fault{Do: hubtest.Cut, Route: hubtest.CDN, At: 1 << 20})
@@ -136,6 +140,9 @@ func TestLyingAnswers(t *testing.T) {
 	}
 }
 
+// S10: a range from the first byte on is answered with the whole file.
+//
+// Its beginning is what was asked for; the rest is not read.
 func TestS10WholeFileFromTheStart(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	s.Fail(hubtest.Fault{Do: hubtest.WholeFile, Route: hubtest.CDN})
@@ -169,6 +176,10 @@ func TestWebPageInARepository(t *testing.T) {
 	}
 }
 
+// S12: right headers, wrong bytes.
+//
+// The client can't see it and hands the bytes on: the digest of the blob does
+// not fit.
 func TestS12WrongBytesReachTheVerifier(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -179,7 +190,10 @@ func TestS12WrongBytesReachTheVerifier(t *testing.T) {
 	}
 }
 
-// TestV04ListingAndResolveDisagree: refused before a byte of the body, for good.
+// V04: what the Hub says of a file differs from its listing.
+//
+// Refused for good before a byte of the body is asked for; the error has both
+// values.
 func TestV04ListingAndResolveDisagree(t *testing.T) {
 	other := strings.Repeat("ab", 32)
 	for _, tc := range []struct {
@@ -219,6 +233,9 @@ func TestForeignETags(t *testing.T) {
 	}
 }
 
+// S14: a server without a CDN announces another length than was listed.
+//
+// Refused before the body is asked for.
 func TestS14SizeOfADirectServerDisagrees(t *testing.T) {
 	s := hubtest.New(hubtest.Options{})
 	commit := s.AddRepo(model())
@@ -236,6 +253,9 @@ func TestS14SizeOfADirectServerDisagrees(t *testing.T) {
 	}
 }
 
+// S17: a body is cut, then the connection reset.
+//
+// The third request gets the rest, and what came before the cut is kept.
 func TestS17CutThenRefused(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -247,6 +267,10 @@ func TestS17CutThenRefused(t *testing.T) {
 	}
 }
 
+// S19: a signed URL expires during the download.
+//
+// The file is located anew once and the range goes on. A second 403 in a row is
+// permanent, and its error shows no signature.
 func TestS19SignedURLExpires(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -274,6 +298,9 @@ func TestS19SignedURLExpires(t *testing.T) {
 	}
 }
 
+// S19: the URL that eight ranges share expires.
+//
+// They locate the file anew by one HEAD together.
 func TestS19ManyRangesAskOnce(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -301,6 +328,9 @@ func TestS19ManyRangesAskOnce(t *testing.T) {
 	}
 }
 
+// S20: the CDN refuses a large file without a bounded range.
+//
+// Every range is bounded on both ends, so a file of 60 GiB meets no 400.
 func TestS20HugeFilesAreAskedInBoundedRanges(t *testing.T) {
 	s := hubtest.New(hubtest.Options{})
 	const size = 60 << 30
@@ -324,6 +354,10 @@ func TestS20HugeFilesAreAskedInBoundedRanges(t *testing.T) {
 	}
 }
 
+// S21: the CDN says that a range can't be satisfied.
+//
+// The file is located anew once, which compares its size anew, and then it is a
+// permanent error.
 func TestS21NotSatisfiableIsNotLoopedOn(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	s.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.CDN, Status: 416})
@@ -333,6 +367,10 @@ func TestS21NotSatisfiableIsNotLoopedOn(t *testing.T) {
 	}
 }
 
+// S26: the Hub's name does not resolve, or nobody listens.
+//
+// The error says "cannot reach the hub", which is another one than that of a
+// stall.
 func TestS26Unreachable(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -350,6 +388,9 @@ func TestS26Unreachable(t *testing.T) {
 	}
 }
 
+// S29: ten failures in a row.
+//
+// No pause is longer than 30 s, and ten tries are over after two minutes.
 func TestS29BackOff(t *testing.T) {
 	bubble(t, hub.Options{Retries: 9}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.Info, Status: 500})
@@ -364,8 +405,10 @@ func TestS29BackOff(t *testing.T) {
 	})
 }
 
-// TestS07ShortBodyOfUnknownLength: without a Content-Length, an end that comes
-// too early looks like an ordinary one to net/http.
+// S07: a body without a Content-Length ends a byte too early.
+//
+// net/http takes that for an ordinary end; here it is an unexpected one at that
+// byte.
 func TestS07ShortBodyOfUnknownLength(t *testing.T) {
 	const size = 1000
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -73,6 +73,10 @@ func TestRateLimits(t *testing.T) {
 	}
 }
 
+// R01: too many requests, while eight workers want to ask.
+//
+// One answer of 429 holds all of them back until the window is over; requests of
+// another bucket pass.
 func TestR01WaitIsSharedByAllWorkers(t *testing.T) {
 	var w waits
 	bubble(t, hub.Options{OnWait: w.note}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {

@@ -34,6 +34,9 @@ func (w *witness) wrap(next http.HandlerFunc) http.HandlerFunc {
 
 func withToken() (string, error) { return secret, nil }
 
+// R14: the CDN is another host, and a token is set.
+//
+// No request to the CDN carries it.
 func TestR14TokenStaysWithTheHub(t *testing.T) {
 	s := hubtest.New(hubtest.Options{Token: secret})
 	s.AddRepo(hubtest.RepoSpec{ID: "org/private", Files: model().Files, Private: true})
@@ -46,8 +49,10 @@ func TestR14TokenStaysWithTheHub(t *testing.T) {
 	}
 }
 
-// TestR14OtherPortAndName: for net/http another port of the same host is the
-// same host, and so is a sub-domain; for a token it is not.
+// R14: a redirect to another port of the Hub's host, or to another name of it.
+//
+// For net/http these are the same host; no token goes there, and it is shown
+// again to the Hub itself.
 func TestR14OtherPortAndName(t *testing.T) {
 	w := &witness{seen: make(map[string]bool)}
 	sha := fmt.Sprintf(`{"sha":%q}`, strings.Repeat("a", 40))
@@ -82,6 +87,10 @@ func TestR14OtherPortAndName(t *testing.T) {
 	}
 }
 
+// R10: the repository was renamed.
+//
+// The relative redirect is followed, and the outline keeps the name that was
+// asked for.
 func TestR10RenamedRepository(t *testing.T) {
 	s := hubtest.New(hubtest.Options{Token: secret, PageSize: 2})
 	commit := s.AddRepo(hubtest.RepoSpec{ID: "org/model", Files: model().Files, Private: true})
@@ -96,6 +105,10 @@ func TestR10RenamedRepository(t *testing.T) {
 	}
 }
 
+// R11: a branch moves after it was resolved.
+//
+// Listing and files are asked for by commit, so all come from the old one; the
+// next resolve sees the new one.
 func TestR11BranchMoves(t *testing.T) {
 	s := hubtest.New(hubtest.Options{})
 	first := s.AddRepo(model())
@@ -136,6 +149,9 @@ func TestRevisions(t *testing.T) {
 	}
 }
 
+// R16: the endpoint is a mirror below a path.
+//
+// Every URL keeps the path, those of redirects and further pages too.
 func TestR16PathPrefix(t *testing.T) {
 	s := hubtest.New(hubtest.Options{Prefix: "/hf", PageSize: 2})
 	s.AddRepo(model())
@@ -187,6 +203,10 @@ func TestCaptivePortal(t *testing.T) {
 	}
 }
 
+// R15: where the token comes from.
+//
+// HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the file of HF_TOKEN_PATH, $HF_HOME/token,
+// in this order, without white space around it; no error holds it.
 func TestR15TokenSources(t *testing.T) {
 	dir := t.TempDir()
 	home := filepath.Join(dir, "home")
@@ -231,6 +251,9 @@ func TestR15TokenSources(t *testing.T) {
 	}
 }
 
+// R15: the token file can't be read.
+//
+// The error names the file, and the Hub is not asked without a token instead.
 func TestR15UnreadableTokenFile(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root reads everything")

@@ -30,6 +30,10 @@ func bubble(t *testing.T, o hub.Options, test func(t *testing.T, s *hubtest.Serv
 
 const shard = "model-00001-of-00002.safetensors"
 
+// S01: the body goes silent half way, the socket stays open.
+//
+// The range is dropped after 15 s and asked for again at the first byte that is
+// missing; the log has the host and the offset.
 func TestS01BodyGoesSilent(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		f := file(t, o, shard)
@@ -56,6 +60,10 @@ func TestS01BodyGoesSilent(t *testing.T) {
 	})
 }
 
+// S02: no response headers, ever.
+//
+// The connection is dropped after 15 s with an error that says so; the next
+// request uses another one.
 func TestS02NoResponseHeaders(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Silent, Route: hubtest.CDN, Nth: 1})
@@ -75,6 +83,10 @@ func TestS02NoResponseHeaders(t *testing.T) {
 	})
 }
 
+// S03: an API call never answers.
+//
+// Each of five tries ends after 15 s, all after a minute and a half; the error
+// names the URL.
 func TestS03APINeverAnswers(t *testing.T) {
 	for _, route := range []hubtest.Route{hubtest.Info, hubtest.Tree} {
 		bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
@@ -104,6 +116,9 @@ func api(t *testing.T, c *hub.Client, o *pieces.Outline) error {
 	return err
 }
 
+// S03: the answer to an API call stops or crawls.
+//
+// A try as a whole ends after 30 s.
 func TestS03APIBodyStalls(t *testing.T) {
 	for _, kind := range []hubtest.Kind{hubtest.Stall, hubtest.Slow} {
 		bubble(t, hub.Options{Retries: 1}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
@@ -120,6 +135,10 @@ func TestS03APIBodyStalls(t *testing.T) {
 	}
 }
 
+// S04: the question where a file is never answers.
+//
+// It ends as an API call does. Files that the Hub keeps in git need no such
+// question.
 func TestS04HeadNeverAnswers(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Silent, Route: hubtest.Head})
@@ -132,6 +151,9 @@ func TestS04HeadNeverAnswers(t *testing.T) {
 	})
 }
 
+// S05: every body stalls from its first byte on.
+//
+// Each try ends after 15 s; no goroutine is left behind.
 func TestS05EveryConnectionStalls(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Stall})
@@ -147,6 +169,10 @@ func TestS05EveryConnectionStalls(t *testing.T) {
 	}) // a goroutine that is left behind fails the bubble
 }
 
+// S08: a byte each three seconds, for ever.
+//
+// Less than 256 KiB/s over a minute ends the body, though it is never silent for
+// long.
 func TestS08Trickle(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Rate: 1, Every: 3 * time.Second})

@@ -22,11 +22,11 @@ var table = map[string]row{
 	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 
 	// None of these five imports another.
-	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest"}},
-	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
-	"pkg/seeder":  {imports: []string{"pkg/pieces"}, avoids: []string{"os", "net", "net/http"}},
+	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest", "internal/leaktest"}},
+	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
+	"pkg/seeder":  {imports: []string{"pkg/pieces"}, tests: []string{"internal/leaktest"}, avoids: []string{"os", "net", "net/http"}},
 	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/plan", "internal/stall", "internal/wire"},
-		tests: []string{"internal/cluster"}},
+		tests: []string{"internal/cluster", "internal/leaktest"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
 
 	"pkg/agent":   {imports: []string{"pkg/pieces", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
@@ -39,6 +39,7 @@ var table = map[string]row{
 	"internal/durable/durabletest": {imports: []string{"internal/durable"}},
 	"internal/docs":                {tests: []string{"*"}},
 	"internal/failures":            {},
+	"internal/leaktest":            {},
 	"internal/layers":              {},
 	"pkg/hub/hubtest":              {imports: []string{"pkg/pieces"}},
 
@@ -52,7 +53,7 @@ var table = map[string]row{
 }
 
 // testOnly packages must not end up in the binary.
-var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/failures", "internal/layers", "pkg/hub/hubtest"}
+var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/failures", "internal/layers", "internal/leaktest", "pkg/hub/hubtest"}
 
 // heavy dependencies are seen by one package, by the command that wires it, and
 // by tests.

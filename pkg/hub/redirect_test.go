@@ -1,8 +1,10 @@
 package hub_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -84,6 +86,31 @@ func TestR14OtherPortAndName(t *testing.T) {
 		if got, asked := w.seen[path]; got != want || !asked {
 			t.Errorf("%s: token %v, want %v; asked %v", path, got, want, asked)
 		}
+	}
+}
+
+// R14: a redirect to a sub-domain of the Hub's host.
+//
+// net/http would show the token there; here it stays with the Hub's own name.
+func TestR14SubDomain(t *testing.T) {
+	w := &witness{seen: make(map[string]bool)}
+	srv := httptest.NewServer(w.wrap(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Host == "hub.test" {
+			http.Redirect(rw, r, "http://cdn.hub.test/away", http.StatusFound)
+			return
+		}
+		fmt.Fprintf(rw, `{"sha":%q}`, strings.Repeat("a", 40))
+	}))
+	defer srv.Close()
+	anyName := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}}
+	c := newClient(t, hub.Options{Endpoint: "http://hub.test", Token: withToken, Transport: anyName})
+	if _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
+		t.Error(err)
+	}
+	if shown, asked := w.seen["/away"]; shown || !asked || !w.seen["/api/models/org/model/revision/main"] {
+		t.Errorf("with a token: %v", w.seen)
 	}
 }
 

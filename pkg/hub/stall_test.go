@@ -1,16 +1,21 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/internal/stall"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
@@ -20,6 +25,7 @@ import (
 // bubble runs a test with a Hub and a client in virtual time.
 func bubble(t *testing.T, o hub.Options, test func(t *testing.T, s *hubtest.Server, c *hub.Client, outline *pieces.Outline)) {
 	t.Helper()
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := hubtest.New(hubtest.Options{})
 		commit := s.AddRepo(model())
@@ -35,7 +41,8 @@ const shard = "model-00001-of-00002.safetensors"
 // The range is dropped after 15 s and asked for again at the first byte that is
 // missing; the log has the host and the offset.
 func TestS01BodyGoesSilent(t *testing.T) {
-	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
+	var log bytes.Buffer
+	bubble(t, hub.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		f := file(t, o, shard)
 		half := f.Blob.Size / 2
 		s.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.CDN, Nth: 1, At: half})
@@ -56,6 +63,9 @@ func TestS01BodyGoesSilent(t *testing.T) {
 		}
 		if st := s.Stats(); st.MaxCoverage != 1 || st.Calls[hubtest.Head] != 1 {
 			t.Errorf("coverage %d, calls %v", st.MaxCoverage, st.Calls)
+		}
+		if want := "host=cdn.test offset=2621440"; strings.Count(log.String(), "upstream stalled") != 1 || !strings.Contains(log.String(), want) {
+			t.Errorf("the log wants one stall at %s:\n%s", want, &log)
 		}
 	})
 }
@@ -133,6 +143,80 @@ func TestS03APIBodyStalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// S18: a NAT forgets the pooled connections without a word.
+//
+// The request on one of them gets no answer within 15 s. All pooled connections
+// are closed then, so that the next try has a new one.
+func TestS18ForgottenConnections(t *testing.T) {
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := hubtest.New(hubtest.Options{})
+		s.AddRepo(model())
+		s.Fail(hubtest.Fault{Do: hubtest.Slow, Rate: 1 << 20}) // so that requests overlap
+		transport, nat := s.Memory(t).Transport(t), new(nat)
+		dial := transport.DialContext
+		transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return nat.pass(conn), err
+		}
+		c := newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: transport})
+		var wg sync.WaitGroup
+		resolve := func() {
+			if _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
+				t.Error(err)
+			}
+		}
+		for range 4 {
+			wg.Go(resolve)
+		}
+		wg.Wait()
+		s.Heal()
+		if got := nat.forget(); got != 4 {
+			t.Errorf("%d connections were open", got)
+		}
+		start := time.Now()
+		resolve()
+		if took := time.Since(start); took < 15*time.Second || took > 16*time.Second {
+			t.Errorf("answered after %v", took)
+		}
+	})
+}
+
+// nat is in between; what it has forgotten it drops.
+type nat struct {
+	mu    sync.Mutex
+	flows []*flow
+}
+
+type flow struct {
+	net.Conn
+	forgotten atomic.Bool
+}
+
+func (f *flow) Write(p []byte) (int, error) {
+	if f.forgotten.Load() {
+		return len(p), nil
+	}
+	return f.Conn.Write(p)
+}
+
+func (n *nat) pass(c net.Conn) net.Conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := &flow{Conn: c}
+	n.flows = append(n.flows, f)
+	return f
+}
+
+func (n *nat) forget() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, f := range n.flows {
+		f.forgotten.Store(true)
+	}
+	return len(n.flows)
 }
 
 // S04: the question where a file is never answers.

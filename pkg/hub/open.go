@@ -253,5 +253,8 @@ func (r *sectionReader) broken(err error) error {
 	return r.err
 }
 
+// Host returns the host that the bytes come from.
+func (r *sectionReader) Host() string { return r.host }
+
 // Close frees the connection; unread bytes are dropped with it.
 func (r *sectionReader) Close() error { return r.rc.Close() }

@@ -470,8 +470,11 @@ func TestR11BranchMovesDuringAFetch(t *testing.T) {
 			t.Errorf("the ref is %q, %v; fetched %s, want %s", raw, err, res.Commit, old)
 		}
 		checkSnapshot(t, res.Path, r.hub.Outline("org/m", old))
-		time.Sleep(31 * time.Second) // so long the swarm's answer holds
 		r.hub.Heal()
+		if res, err = r.units[0].fetch("org/m", nil); err != nil || res.Commit != string(old) {
+			t.Errorf("at once: %s, %v; the swarm's answer holds for 30 s", res.Commit, err)
+		}
+		time.Sleep(31 * time.Second)
 		r.hub.ResetStats()
 		res, err = r.units[0].fetch("org/m", nil)
 		r.must(err)

@@ -293,6 +293,7 @@ func TestForeignETags(t *testing.T) {
 //
 // Refused before the body is asked for.
 func TestS14SizeOfADirectServerDisagrees(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	commit := s.AddRepo(model())
 	o := s.Outline("org/model", commit)
@@ -388,6 +389,7 @@ func TestS19ManyRangesAskOnce(t *testing.T) {
 //
 // Every range is bounded on both ends, so a file of 60 GiB meets no 400.
 func TestS20HugeFilesAreAskedInBoundedRanges(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	const size = 60 << 30
 	digest := strings.Repeat("5a", 32)
@@ -428,6 +430,7 @@ func TestS21NotSatisfiableIsNotLoopedOn(t *testing.T) {
 // The error says "cannot reach the hub", which is another one than that of a
 // stall.
 func TestS26Unreachable(t *testing.T) {
+	leaktest.Check(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -466,6 +469,7 @@ func TestS29BackOff(t *testing.T) {
 // net/http takes that for an ordinary end; here it is an unexpected one at that
 // byte.
 func TestS07ShortBodyOfUnknownLength(t *testing.T) {
+	leaktest.Check(t)
 	const size = 1000
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush() // no length

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -28,6 +29,7 @@ func deep() hubtest.RepoSpec {
 //
 // All files are found, whatever the size of a page.
 func TestR12Pages(t *testing.T) {
+	leaktest.Check(t)
 	for _, size := range []int{1, 2, 3, 1000} {
 		s := hubtest.New(hubtest.Options{PageSize: size})
 		commit := s.AddRepo(deep())
@@ -47,6 +49,7 @@ func TestR12Pages(t *testing.T) {
 // That is an error, never a shorter list; a page at another host is not asked
 // for.
 func TestR12BrokenChains(t *testing.T) {
+	leaktest.Check(t)
 	for _, tc := range []struct {
 		name  string
 		fault hubtest.Fault
@@ -86,6 +89,7 @@ func next(nth int, url string) hubtest.Fault {
 //
 // Refused instead of read for ever.
 func TestR12ChainThatTurnsInACircle(t *testing.T) {
+	leaktest.Check(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", `</api/models/org/model/tree/x?cursor=2>; rel="next"`)
 		fmt.Fprint(w, `[]`)
@@ -102,6 +106,7 @@ func TestR12ChainThatTurnsInACircle(t *testing.T) {
 //
 // It is asked for again, and the list is complete.
 func TestR13SecondPageFails(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := hubtest.New(hubtest.Options{PageSize: 2})
 		commit := s.AddRepo(deep())

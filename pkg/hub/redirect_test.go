@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -40,6 +41,7 @@ func withToken() (string, error) { return secret, nil }
 //
 // No request to the CDN carries it.
 func TestR14TokenStaysWithTheHub(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Token: secret})
 	s.AddRepo(hubtest.RepoSpec{ID: "org/private", Files: model().Files, Private: true})
 	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken})
@@ -56,6 +58,7 @@ func TestR14TokenStaysWithTheHub(t *testing.T) {
 // For net/http these are the same host; no token goes there, and it is shown
 // again to the Hub itself.
 func TestR14OtherPortAndName(t *testing.T) {
+	leaktest.Check(t)
 	w := &witness{seen: make(map[string]bool)}
 	sha := fmt.Sprintf(`{"sha":%q}`, strings.Repeat("a", 40))
 	other := httptest.NewServer(w.wrap(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, sha) }))
@@ -93,6 +96,7 @@ func TestR14OtherPortAndName(t *testing.T) {
 //
 // net/http would show the token there; here it stays with the Hub's own name.
 func TestR14SubDomain(t *testing.T) {
+	leaktest.Check(t)
 	w := &witness{seen: make(map[string]bool)}
 	srv := httptest.NewServer(w.wrap(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Host == "hub.test" {
@@ -119,6 +123,7 @@ func TestR14SubDomain(t *testing.T) {
 // The relative redirect is followed, and the outline keeps the name that was
 // asked for.
 func TestR10RenamedRepository(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Token: secret, PageSize: 2})
 	commit := s.AddRepo(hubtest.RepoSpec{ID: "org/model", Files: model().Files, Private: true})
 	s.AddRepo(hubtest.RepoSpec{ID: "old/name", RenamedTo: "org/model"})
@@ -137,6 +142,7 @@ func TestR10RenamedRepository(t *testing.T) {
 // Listing and files are asked for by commit, so all come from the old one; the
 // next resolve sees the new one.
 func TestR11BranchMoves(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	first := s.AddRepo(model())
 	c := newClient(t, hub.Options{Endpoint: s.Start(t)})
@@ -180,6 +186,7 @@ func TestRevisions(t *testing.T) {
 //
 // Every URL keeps the path, those of redirects and further pages too.
 func TestR16PathPrefix(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Prefix: "/hf", PageSize: 2})
 	s.AddRepo(model())
 	s.AddRepo(hubtest.RepoSpec{ID: "old/name", RenamedTo: "org/model"})
@@ -235,6 +242,7 @@ func TestCaptivePortal(t *testing.T) {
 // HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the file of HF_TOKEN_PATH, $HF_HOME/token,
 // in this order, without white space around it; no error holds it.
 func TestR15TokenSources(t *testing.T) {
+	leaktest.Check(t)
 	dir := t.TempDir()
 	home := filepath.Join(dir, "home")
 	os.MkdirAll(filepath.Join(home, ".cache", "huggingface"), 0o755)
@@ -282,6 +290,7 @@ func TestR15TokenSources(t *testing.T) {
 //
 // The error names the file, and the Hub is not asked without a token instead.
 func TestR15UnreadableTokenFile(t *testing.T) {
+	leaktest.Check(t)
 	if os.Geteuid() == 0 {
 		t.Skip("root reads everything")
 	}

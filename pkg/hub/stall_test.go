@@ -226,8 +226,12 @@ func (n *nat) forget() int {
 func TestS04HeadNeverAnswers(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Silent, Route: hubtest.Head})
-		if _, err := readAll(t, c, o, file(t, o, shard), 0, 10); !errors.Is(err, stall.ErrStalled) {
+		start := time.Now()
+		if _, err := readAll(t, c, o, file(t, o, shard), 0, 10); !errors.Is(err, stall.ErrStalled) || !strings.Contains(err.Error(), "http://hub.test/org/model/resolve/") {
 			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took < 75*time.Second || took > 90*time.Second {
+			t.Errorf("took %v for five tries of 15 s", took)
 		}
 		if data, err := readAll(t, c, o, file(t, o, "config.json"), 0, 10); err != nil || len(data) != 10 {
 			t.Errorf("a git file needs no HEAD: %v", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
@@ -17,6 +18,7 @@ import (
 //
 // The proxy is asked for the world and never for loopback.
 func TestS27Proxies(t *testing.T) {
+	leaktest.Check(t)
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.Method+" "+r.URL.String()+r.Host)

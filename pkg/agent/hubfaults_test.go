@@ -312,6 +312,14 @@ func TestS30StatusDuringAStall(t *testing.T) {
 	})
 }
 
+// fleet is how many agents a test has: all, but for the race detector a few do.
+func fleet(n int) int {
+	if testing.Short() {
+		return min(n, 6)
+	}
+	return n
+}
+
 // together fetches on all agents at once.
 func (r *room) together(ref string) []agent.Result {
 	r.t.Helper()
@@ -334,7 +342,7 @@ func (r *room) together(ref string) []agent.Result {
 // The Hub is asked once what the branch means and once for each page of the
 // listing, and sends every byte once.
 func TestR04ColdFleet(t *testing.T) {
-	inRoomWith(t, 24, furniture{hub: hubtest.Options{PageSize: 2}}, func(t *testing.T, r *room) {
+	inRoomWith(t, fleet(24), furniture{hub: hubtest.Options{PageSize: 2}}, func(t *testing.T, r *room) {
 		outline := r.hub.Outline("org/m", r.model("org/m"))
 		for _, res := range r.together("org/m") {
 			checkSnapshot(t, res.Path, outline)
@@ -350,7 +358,7 @@ func TestR04ColdFleet(t *testing.T) {
 //
 // The Hub is asked nothing.
 func TestR05WarmFleet(t *testing.T) {
-	inRoom(t, 24, func(t *testing.T, r *room) {
+	inRoom(t, fleet(24), func(t *testing.T, r *room) {
 		commit := r.model("org/m")
 		outline := r.hub.Outline("org/m", commit)
 		r.together("org/m")
@@ -373,7 +381,7 @@ func TestR05WarmFleet(t *testing.T) {
 // Nobody else asks it before the window is over, whatever each was about to ask
 // for; then all do, spread over two seconds.
 func TestR01SwarmWaitsAsOne(t *testing.T) {
-	inRoomWith(t, 16, furniture{}, func(t *testing.T, r *room) {
+	inRoomWith(t, fleet(16), furniture{}, func(t *testing.T, r *room) {
 		for i := range r.units {
 			r.hub.AddRepo(hubtest.RepoSpec{ID: fmt.Sprintf("org/m%d", i), Files: []hubtest.File{{Path: "a", Content: hubtest.Bytes([]byte{byte(i)})}}})
 		}
@@ -402,8 +410,8 @@ func TestR01SwarmWaitsAsOne(t *testing.T) {
 				t.Errorf("asked after %v", after)
 			}
 		}
-		if len(instants) < 8 {
-			t.Errorf("%d members asked at %d instants", len(r.units)-1, len(instants))
+		if others := len(r.units) - 1; len(instants) <= others/2 {
+			t.Errorf("%d members asked at %d instants", others, len(instants))
 		}
 	})
 }
@@ -413,7 +421,7 @@ func TestR01SwarmWaitsAsOne(t *testing.T) {
 // One member asks in a window of the API. Of files, as many requests as were under
 // way when the first was refused, at most one for each fetcher.
 func TestR01OneModelUnderLimits(t *testing.T) {
-	inRoomWith(t, 16, furniture{}, func(t *testing.T, r *room) {
+	inRoomWith(t, fleet(16), furniture{}, func(t *testing.T, r *room) {
 		outline := r.hub.Outline("org/m", r.model("org/m"))
 		limits := map[hubtest.Route]string{hubtest.Tree: "api", hubtest.Head: "resolvers"}
 		for route, bucket := range limits {

@@ -150,38 +150,74 @@ func TestS03APIBodyStalls(t *testing.T) {
 // The request on one of them gets no answer within 15 s. All pooled connections
 // are closed then, so that the next try has a new one.
 func TestS18ForgottenConnections(t *testing.T) {
-	leaktest.Check(t)
-	synctest.Test(t, func(t *testing.T) {
-		s := hubtest.New(hubtest.Options{})
-		s.AddRepo(model())
-		s.Fail(hubtest.Fault{Do: hubtest.Slow, Rate: 1 << 20}) // so that requests overlap
-		transport, nat := s.Memory(t).Transport(t), new(nat)
-		dial := transport.DialContext
-		transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			return nat.pass(conn), err
-		}
-		c := newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: transport})
-		var wg sync.WaitGroup
+	behindNAT(t, func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline) {
 		resolve := func() {
 			if _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
 				t.Error(err)
 			}
 		}
-		for range 4 {
-			wg.Go(resolve)
-		}
-		wg.Wait()
-		s.Heal()
-		if got := nat.forget(); got != 4 {
-			t.Errorf("%d connections were open", got)
-		}
+		atOnce(s, 4, resolve)
+		nat.forget()
 		start := time.Now()
 		resolve()
 		if took := time.Since(start); took < 15*time.Second || took > 16*time.Second {
 			t.Errorf("answered after %v", took)
 		}
 	})
+}
+
+// S18: a NAT forgets all connections in the middle of a body.
+//
+// The body stalls and ends after 15 s. The pooled connections are closed with it,
+// so that the rest of the range comes at once on a new one.
+func TestS18ForgottenDuringABody(t *testing.T) {
+	behindNAT(t, func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline) {
+		f := file(t, o, shard)
+		atOnce(s, 4, func() {
+			if _, err := readAll(t, c, o, f, 0, 10); err != nil {
+				t.Error(err)
+			}
+		})
+		s.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Nth: 1, At: 1 << 20, Rate: 1 << 20})
+		start := time.Now()
+		time.AfterFunc(1500*time.Millisecond, nat.forget)
+		data, err := readAll(t, c, o, f, 0, f.Blob.Size)
+		if !errors.Is(err, stall.ErrStalled) || len(data) != 2<<20 {
+			t.Errorf("got %d bytes, %v", len(data), err)
+		}
+		rest, err := readAll(t, c, o, f, int64(len(data)), f.Blob.Size-int64(len(data)))
+		if err != nil || !whole(t, f, append(data, rest...)) || time.Since(start) > 17*time.Second {
+			t.Errorf("the rest after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+// behindNAT is bubble with a NAT between the client and the Hub.
+func behindNAT(t *testing.T, test func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline)) {
+	t.Helper()
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := hubtest.New(hubtest.Options{})
+		commit := s.AddRepo(model())
+		transport, nat := s.Memory(t).Transport(t), new(nat)
+		dial := transport.DialContext
+		transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return nat.pass(conn), err
+		}
+		test(t, s, nat, newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: transport}), s.Outline("org/model", commit))
+	})
+}
+
+// atOnce makes n requests that overlap, so that each has a connection of its own.
+func atOnce(s *hubtest.Server, n int, request func()) {
+	s.Fail(hubtest.Fault{Do: hubtest.Slow, Rate: 1 << 20})
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(request)
+	}
+	wg.Wait()
+	s.Heal()
 }
 
 // nat is in between; what it has forgotten it drops.
@@ -193,6 +229,15 @@ type nat struct {
 type flow struct {
 	net.Conn
 	forgotten atomic.Bool
+}
+
+func (f *flow) Read(p []byte) (int, error) {
+	for {
+		n, err := f.Conn.Read(p)
+		if err != nil || !f.forgotten.Load() {
+			return n, err
+		}
+	}
 }
 
 func (f *flow) Write(p []byte) (int, error) {
@@ -210,13 +255,12 @@ func (n *nat) pass(c net.Conn) net.Conn {
 	return f
 }
 
-func (n *nat) forget() int {
+func (n *nat) forget() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, f := range n.flows {
 		f.forgotten.Store(true)
 	}
-	return len(n.flows)
 }
 
 // S04: the question where a file is never answers.

@@ -86,8 +86,8 @@ func TestS07CleanClose(t *testing.T) { breaks(t, hubtest.Cut, io.ErrUnexpectedEO
 
 // S09: the link breaks after every MiB.
 //
-// Each new request begins at the first byte that is missing, so a file of five
-// pieces of the link takes five requests and no byte is sent twice.
+// Each new request begins at the first byte that is missing, so a file of 5 MiB
+// takes five requests and no byte is sent twice.
 func TestS09LinkBreaksEveryMiB(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)

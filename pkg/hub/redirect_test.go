@@ -1,9 +1,11 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -121,15 +123,19 @@ func TestR14SubDomain(t *testing.T) {
 // R10: the repository was renamed.
 //
 // The relative redirect is followed, and the outline keeps the name that was
-// asked for.
+// asked for. The log has both names.
 func TestR10RenamedRepository(t *testing.T) {
 	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Token: secret, PageSize: 2})
 	commit := s.AddRepo(hubtest.RepoSpec{ID: "org/model", Files: model().Files, Private: true})
 	s.AddRepo(hubtest.RepoSpec{ID: "old/name", RenamedTo: "org/model"})
-	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken})
+	var log bytes.Buffer
+	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err := everything(t, c, ref("old/name")); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "asked=old/name is=org/model") {
+		t.Errorf("the log lacks the names:\n%s", &log)
 	}
 	o, err := c.List(t.Context(), ref("old/name").Repo, commit)
 	if err != nil || o.Repo.Name != "old/name" || len(o.Files) != 6 {

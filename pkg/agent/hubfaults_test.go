@@ -18,10 +18,7 @@ import (
 	"p2pagent/pkg/pieces"
 )
 
-const (
-	bigShard   = "model-1.safetensors" // 9 MiB, three pieces
-	pieceBytes = 4 << 20
-)
+const bigShard = "model-1.safetensors" // of room.model: 9 MiB, three pieces
 
 // fetchWithin ensures within some time, and returns how long it took.
 func (u *unit) fetchWithin(limit time.Duration, ref string) (agent.Result, time.Duration, error) {

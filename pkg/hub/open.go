@@ -264,10 +264,14 @@ func (r *sectionReader) broken(err error) error {
 	at := r.s.off + r.s.n - r.left
 	r.err = &BodyError{Op: r.s.op(), Host: r.host, Offset: at, Err: err}
 	if errors.Is(err, stall.ErrStalled) {
+		r.c.CloseIdle() // what made this connection silent may have silenced the pooled ones
 		r.c.log.Warn("upstream stalled", slog.String("op", r.s.op()), slog.String("host", r.host), slog.Int64("offset", at), slog.Any("err", err))
 	}
 	return r.err
 }
+
+// Host returns the host that the bytes come from.
+func (r *sectionReader) Host() string { return r.host }
 
 // Close frees the connection; unread bytes are dropped with it.
 func (r *sectionReader) Close() error { return r.rc.Close() }

@@ -115,6 +115,9 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), stall.ErrStalled) {
+			c.CloseIdle() // a NAT that forgot this connection forgot the pooled ones too
+		}
 		err = c.failed(ctx, r, err)
 		cancel(nil)
 		return nil, err

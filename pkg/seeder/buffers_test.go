@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
@@ -51,6 +52,34 @@ func TestFetchTakesSmallBlobsFourAtOnce(t *testing.T) {
 			t.Errorf("%d at once, %v; want 4, 5 s", src.mostOpen, time.Since(begin))
 		}
 	})
+}
+
+// S24: too many connections at once collapse the link.
+//
+// However many extents wait, eight requests are open at most, or as many as
+// Options.Ranges says.
+func TestS24RequestsAtOnce(t *testing.T) {
+	leaktest.Check(t)
+	for ranges, want := range map[int]int{0: 8, 3: 3} {
+		synctest.Test(t, func(t *testing.T) {
+			s := New(Options{Signer: signer, Ranges: ranges})
+			src := &faultySource{}
+			sink := &checkSink{t: t, err: func(pieces.Verified) error { time.Sleep(time.Second); return nil }}
+			var done sync.WaitGroup
+			for i := range 40 {
+				e := extent(span(testBlob(int64(1+i*10_000), 2*i)), span(testBlob(70_000, 2*i+1)))
+				done.Go(func() {
+					if err := s.Fetch(t.Context(), src, e, every, sink, nil); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			done.Wait()
+			if src.mostOpen != want {
+				t.Errorf("%d requests at once, want %d", src.mostOpen, want)
+			}
+		})
+	}
 }
 
 func TestFetchStaysWithinItsRoom(t *testing.T) {

@@ -185,8 +185,8 @@ func (f *fetch) run(ctx context.Context, first int) (next int, err error) {
 }
 
 // weight is the room that one request takes: one piece, but never so little that
-// more than Ranges requests fit.
+// more than Ranges requests fit. Rounded up, fewer would.
 func (s *Seeder) weight(b pieces.Blob) int64 {
-	share := (s.options.Memory + int64(s.options.Ranges) - 1) / int64(s.options.Ranges)
+	share := s.options.Memory / int64(s.options.Ranges)
 	return min(max(share, buffers.Size(int(min(b.Size, b.PieceSize())))), s.options.Memory)
 }

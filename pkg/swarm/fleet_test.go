@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/internal/cluster"
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/swarm"
 )
@@ -476,7 +477,12 @@ func TestALateMemberCostsTheHubNothing(t *testing.T) {
 	})
 }
 
-func TestAMemberThatServesBadPiecesIsBanned(t *testing.T) {
+// V06: a member serves every piece with a bit wrong.
+//
+// Each is refused and asked of another; the member is banned for ten minutes,
+// longer each time, and named in the status. All others finish.
+func TestV06BadPieces(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(25<<20, 64<<20, 5000), 5, cluster.Options{}, nil)
 		liar := f.members[2]
@@ -537,7 +543,13 @@ func TestAMakerOfFalseBordersIsBanned(t *testing.T) {
 	})
 }
 
-func TestAMakerOfFalseStatementsIsFound(t *testing.T) {
+// V08: a member signs statements for bytes that are not the file's.
+//
+// Every piece matches its statement and the whole does not match the Hub's digest:
+// nothing is published, its maker is found by fetching again, and the honest
+// members finish.
+func TestV08FalseStatements(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(25<<20, 48<<20, 5000), 4, cluster.Options{}, nil)
 		liar := f.members[1]
@@ -550,6 +562,29 @@ func TestAMakerOfFalseStatementsIsFound(t *testing.T) {
 			t.Error("the liar completed what it can't have")
 		}
 		t.Logf("copies %.2f", f.model.copies())
+	})
+}
+
+// S23: the last pieces come from a member with a hopelessly slow link.
+//
+// Once nothing else is left to ask for, they are asked of a second holder as well;
+// the first answer wins and the other is cancelled.
+func TestS23SlowMember(t *testing.T) {
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 24<<20, 5000), 3, cluster.Options{Up: 8 << 20}, nil)
+		fast, slow, last := f.members[0], f.members[1], f.members[2]
+		for _, m := range []*member{fast, slow} {
+			f.fetch(m)
+			f.finish(m)
+		}
+		f.fetch(last)
+		f.until("the slow member is asked", func() bool { return slow.store.served.Load() > 0 })
+		f.Net.Shape(slow.IP, 10<<10, 0) // a piece of 4 MiB takes 400 s from now on
+		if took := f.finish(last); took > 15*time.Second {
+			t.Errorf("took %v", took)
+		}
+		f.atMost(1.00)
 	})
 }
 
@@ -591,6 +626,46 @@ func TestMembersBeyondTheNeighboursAreFound(t *testing.T) {
 		f.fetch(f.members[17])
 		f.finish(f.members[17])
 		f.atMost(1.00)
+	})
+}
+
+// R01: the Hub asks one member to wait, and not all others are its neighbours.
+//
+// Neighbours hear of it on their streams and the others by gossip, all within two
+// seconds. They wait up to two seconds longer than it was told, each another time.
+func TestR01AllMembersHearOfAWait(t *testing.T) {
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		const wait = 5 * time.Second
+		var mu sync.Mutex
+		heard := map[string]time.Duration{}
+		f := newFleet(t, newModel(1, 1), 24, cluster.Options{}, func(c *swarm.Config) {
+			c.Neighbours = 4
+			name := c.Name
+			c.OnHold = func(bucket string, d time.Duration) {
+				mu.Lock()
+				defer mu.Unlock()
+				if heard[name] = d; bucket != "api" || d < wait || d > wait+2*time.Second {
+					t.Errorf("%s: %v for %q", name, d, bucket)
+				}
+			}
+		})
+		for _, m := range f.members {
+			if err := m.node.Settled(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.members[5].node.Hold("api", wait)
+		time.Sleep(2 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		waits := map[time.Duration]bool{}
+		for _, d := range heard {
+			waits[d] = true
+		}
+		if len(heard) != 23 || len(waits) < 10 {
+			t.Errorf("%d members heard of %d different waits", len(heard), len(waits))
+		}
 	})
 }
 

@@ -16,6 +16,7 @@ var none = []string{"os", "net", "net/http", "syscall", "os/exec", "context", "s
 var table = map[string]row{
 	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
 
+	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/stall":   {},

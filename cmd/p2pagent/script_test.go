@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -91,7 +92,7 @@ func cmdCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// hub stall|down|slow|heal|bytes N changes the Hub or asks what it has sent.
+// hub stall|silent|login|wrong PATH|status N|ahead SPAN|heal|reset|bytes N changes the Hub or asks what it has sent.
 func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 	hub := ts.Value(hubKey{}).(*hubtest.Server)
 	switch args[0] {
@@ -101,6 +102,17 @@ func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 		hub.Fail(hubtest.Fault{Do: hubtest.Silent})
 	case "wrong":
 		hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Path: args[1]})
+	case "login":
+		hub.Fail(hubtest.Fault{Do: hubtest.Login})
+	case "status":
+		status, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: status})
+	case "ahead":
+		span, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		date := time.Now().Add(span).UTC().Format(http.TimeFormat)
+		hub.Fail(hubtest.Fault{Do: hubtest.Headers, Header: map[string]string{"Date": date}})
 	case "heal":
 		hub.Heal()
 	case "reset":

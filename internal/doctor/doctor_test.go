@@ -128,7 +128,7 @@ func TestChecks(t *testing.T) {
 
 		{"slow", nil, answer(Answer{Date: noon.Add(61 * time.Second)}), "clock", Fail, "1m1s behind", "NTP"},
 		{"fast", nil, answer(Answer{Date: noon.Add(-2 * time.Hour)}), "clock", Fail, "2h0m0s ahead of", "NTP"},
-		{"a minute", nil, answer(Answer{Date: noon.Add(time.Minute)}), "clock", OK, "1m0s behind", ""},
+		{"a minute", nil, answer(Answer{Date: noon.Add(time.Minute)}), "clock", OK, "within 1m1s", ""},
 		{"no date", nil, answer(Answer{}), "clock", Skipped, "does not tell", ""},
 
 		{"bad token", nil, answer(Answer{Status: 401, Asked: true}), "token", Fail, "refuses it (401)", "valid token"},

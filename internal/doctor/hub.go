@@ -157,7 +157,7 @@ func judgeClock(hub, now time.Time) Result {
 	if skew.Abs() > maxSkew {
 		return fail("set this machine's clock, and keep it right with NTP", "this clock is %v %s the Hub's", skew.Abs(), direction)
 	}
-	return ok("%v %s the Hub's", skew.Abs(), direction)
+	return ok("within %v of the Hub's", skew.Abs()+time.Second) // which are whole ones
 }
 
 // judgeToken tells apart a token that can't be read and one that is refused.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -74,9 +75,7 @@ func TestChecks(t *testing.T) {
 	gateway := map[string]string{"HF_ENDPOINT": "http://localhost:8090", "HF_HUB_DISABLE_XET": "1"}
 	with := func(more ...string) map[string]string {
 		out := map[string]string{}
-		for k, v := range gateway {
-			out[k] = v
-		}
+		maps.Copy(out, gateway)
 		for i := 0; i < len(more); i += 2 {
 			out[more[i]] = more[i+1]
 		}

@@ -32,7 +32,7 @@ var stageCures = map[stage]string{
 	stageDNS:   "check the name in HF_ENDPOINT and the name servers in /etc/resolv.conf",
 	stageTCP:   "let this node open TCP connections there (firewall, route), or set HTTPS_PROXY",
 	stageProxy: "check HTTPS_PROXY, and that the proxy lets this node through to the Hub",
-	stageTLS:   "set the clock if it is wrong, and put the certificate of a proxy that opens TLS into the system's store",
+	stageTLS:   "check that HF_ENDPOINT speaks TLS and that the clock is right, and put the certificate of a proxy that opens TLS into the system's store",
 	stageHTTP:  "check that HF_ENDPOINT is a Hub, and try again later",
 }
 

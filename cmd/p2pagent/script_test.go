@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -140,6 +141,17 @@ func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 		hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: 429, Header: map[string]string{"RateLimit": `"api";r=0;t=250`}})
 	case "wrong":
 		hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Path: args[1]})
+	case "login":
+		hub.Fail(hubtest.Fault{Do: hubtest.Login})
+	case "status":
+		status, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: status})
+	case "ahead":
+		span, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		date := time.Now().Add(span).UTC().Format(http.TimeFormat)
+		hub.Fail(hubtest.Fault{Do: hubtest.Headers, Header: map[string]string{"Date": date}})
 	case "heal":
 		hub.Heal()
 	case "reset":

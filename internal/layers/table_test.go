@@ -17,6 +17,7 @@ var table = map[string]row{
 	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
 
 	"internal/buffers": {},
+	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/sockopt": {},

@@ -31,6 +31,7 @@ type fork struct {
 	swarm chan forked
 	ctx   context.Context // ends with the listener
 	end   context.CancelFunc
+	once  sync.Once
 	work  sync.WaitGroup
 }
 
@@ -104,10 +105,13 @@ func (f *fork) Accept() (manet.Conn, network.ConnManagementScope, error) {
 	}
 }
 
-// Close implements transport.GatedMaListener.
+// Close implements transport.GatedMaListener. libp2p calls it twice.
 func (f *fork) Close() error {
-	f.end()
-	err := f.GatedMaListener.Close()
+	var err error
+	f.once.Do(func() {
+		f.end()
+		err = f.GatedMaListener.Close()
+	})
 	f.work.Wait()
 	return err
 }

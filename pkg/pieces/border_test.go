@@ -5,7 +5,6 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"testing"
 )
@@ -84,18 +83,35 @@ func TestStatementsLeadToTheDigest(t *testing.T) {
 	}
 }
 
-func TestACutterWithoutTheBorderMakesNone(t *testing.T) {
+// The border may become known while an extent is being cut.
+func TestACutterAsksForTheBorder(t *testing.T) {
 	b, data := bigBlob(t)
-	c := NewCutter(testSigner(), b, 1, 2, nil)
+	c := NewCutter(testSigner(), b, 1, 3, nil)
 	r := bytes.NewReader(data[smallPiece:])
-	for {
+	for i := 1; i < b.Pieces(); i++ {
+		if index, lacks := c.Lacks(); lacks != (i < 3) || lacks && index != i {
+			t.Errorf("before piece %d: lacks %v that of %d", i, lacks, index)
+		}
+		if i == 2 {
+			sum := sha256.New()
+			sum.Write(data[:2*smallPiece])
+			at, _ := BorderAt(sum, 2*smallPiece)
+			c.From(at)
+		}
 		v, err := c.Next(r)
-		if err == io.EOF {
-			return
+		if err != nil {
+			t.Fatal(err)
 		}
-		if st := v.Statement(); err != nil || st.Bordered() {
-			t.Fatalf("borders %v, %v", st.Bordered(), err)
+		st := v.Statement()
+		if st.Bordered() != (i == 2) {
+			t.Errorf("piece %d has borders: %v", i, st.Bordered())
 		}
+		if _, err := Verify(st, v.Bytes()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, lacks := c.Lacks(); lacks {
+		t.Error("lacks a border behind the end")
 	}
 }
 

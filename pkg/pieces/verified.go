@@ -132,11 +132,14 @@ func NewCutter(s Signer, b Blob, first, count int, alloc func(n int) []byte) *Cu
 	return c
 }
 
-// From tells the cutter the border before the first piece, if somebody knows it:
-// then its statements have borders. It must come before the first Next.
-func (c *Cutter) From(b Border) {
-	offset := c.Offset()
-	c.whole = b.hashFrom(offset)
+// From tells the cutter the border before the next piece, if somebody knows it:
+// from then on its statements have borders.
+func (c *Cutter) From(b Border) { c.whole = b.hashFrom(c.Offset()) }
+
+// Lacks returns the piece whose border the cutter would like to know before the
+// next call of Next; ok is false when it knows it or has no use for it.
+func (c *Cutter) Lacks() (index int, ok bool) {
+	return c.next, c.whole == nil && c.buf == nil && c.next < c.end && c.blob.bordered(c.next)
 }
 
 // Offset returns the position in the blob of the next byte that Next will read.

@@ -176,9 +176,6 @@ func (f *fetch) run(ctx context.Context, first int) (next int, err error) {
 
 	cutter := pieces.NewCutter(f.seeder.options.Signer, f.blob, first, f.end-first, f.seeder.options.Buffers.Get)
 	defer func() { f.seeder.options.Buffers.Put(cutter.Abandon()) }()
-	if border, ok := f.seeder.options.Border(f.blob, first); ok {
-		cutter.From(border)
-	}
 	r := &run{fetch: f, cutter: cutter, index: first}
 	err = r.retry(ctx)
 	return r.index, err

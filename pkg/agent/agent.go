@@ -21,7 +21,7 @@ type Hub interface {
 	// List returns the validated outline of a commit.
 	List(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (*pieces.Outline, error)
 	// Open returns exactly n bytes of f from off on; the reader fails by itself
-	// when bytes stop.
+	// when bytes stop. A method Host() string of it tells where they come from.
 	Open(ctx context.Context, repo pieces.Repo, commit pieces.Commit, f pieces.File, off, n int64) (io.ReadCloser, error)
 }
 
@@ -134,7 +134,8 @@ type Options struct {
 	Hub Hub
 	// Source makes, for the blobs of one job, what opens them upstream: plain opens
 	// them through Hub; doubt is to be told of pieces that were handed out and turned
-	// out to be wrong. nil takes plain as it is.
+	// out to be wrong. What it opens may tell its Host as the Hub's bodies do. nil
+	// takes plain as it is.
 	Source func(o *pieces.Outline, plain seeder.Source, doubt func(b pieces.Blob, indexes []int)) seeder.Source
 	// Patch compares a new file with an old one that is here. nil never does.
 	Patch func(ctx context.Context, o *pieces.Outline, f pieces.File, old Old) (Patch, error)

@@ -22,7 +22,7 @@ type upstream struct {
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
-func (a *Agent) upstreamFor(l listing) *upstream {
+func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 	if a.opt.Hub == nil || l.seeded {
 		return nil
 	}
@@ -39,7 +39,26 @@ func (a *Agent) upstreamFor(l listing) *upstream {
 	if a.opt.Source != nil {
 		u.source = a.opt.Source(l.outline, u, a.opt.Swarm.Doubt)
 	}
+	u.source = &witness{u.source, j}
 	return u
+}
+
+// witness notes in the job which host the bytes come from.
+type witness struct {
+	seeder.Source
+	job *job
+}
+
+// Open implements seeder.Source.
+func (w *witness) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
+	body, err := w.Source.Open(ctx, b, off, n)
+	if err != nil {
+		return nil, err
+	}
+	if from, ok := body.(interface{ Host() string }); ok {
+		w.job.update(func(v *Job) { v.Host = from.Host() })
+	}
+	return body, nil
 }
 
 // Fetch implements Upstream.

@@ -77,7 +77,7 @@ func (r *room) fetchAll(commit pieces.Commit) {
 // A cold fleet costs the store one copy of its stored bytes, and the Hub one
 // listing; nothing but the small files comes by plain HTTP.
 func TestXetOneCopy(t *testing.T) {
-	inRoomOf(t, 4, hubtest.Options{Xet: &hubtest.Xet{XorbSize: 5 << 20}}, func(t *testing.T, r *room) {
+	inRoomWith(t, 4, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{XorbSize: 5 << 20}}, retries: -1}, func(t *testing.T, r *room) {
 		commit := r.xetModel()
 		r.fetchAll(commit)
 		s, stored := r.hub.Stats(), r.hub.Stored("org/m", string(commit))
@@ -94,7 +94,7 @@ func TestXetOneCopy(t *testing.T) {
 //
 // It is as if there were none: everything comes by plain HTTP.
 func TestX04RedactedNames(t *testing.T) {
-	inRoomOf(t, 2, hubtest.Options{Xet: &hubtest.Xet{Redacted: true}}, func(t *testing.T, r *room) {
+	inRoomWith(t, 2, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Redacted: true}}, retries: -1}, func(t *testing.T, r *room) {
 		commit := r.xetModel()
 		r.fetchAll(commit)
 		if s := r.hub.Stats(); s.Copies != 1 || s.StoredBytes != 0 || s.Calls[hubtest.Token] != 0 {
@@ -112,7 +112,7 @@ func TestXetFallsBack(t *testing.T) {
 		"refused URLs": {Do: hubtest.Expired, Route: hubtest.Xorb},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inRoomOf(t, 2, hubtest.Options{Xet: &hubtest.Xet{}}, func(t *testing.T, r *room) {
+			inRoomWith(t, 2, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{}}, retries: -1}, func(t *testing.T, r *room) {
 				commit := r.xetModel()
 				r.hub.Fail(f)
 				r.fetchAll(commit)
@@ -128,7 +128,7 @@ func TestXetFallsBack(t *testing.T) {
 // whole. When it is, its pieces are taken back from everybody, and fetched again;
 // nobody is banned, and nobody fetches a second copy of the rest.
 func TestXetFlippedByteInFleet(t *testing.T) {
-	inRoomOf(t, 4, hubtest.Options{Xet: &hubtest.Xet{Plain: true, XorbSize: 9 << 20}}, func(t *testing.T, r *room) {
+	inRoomWith(t, 4, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Plain: true, XorbSize: 9 << 20}}, retries: -1}, func(t *testing.T, r *room) {
 		commit := r.xetModel()
 		first := r.hub.FirstXorb("org/m", string(commit), "model-1.safetensors")
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Route: hubtest.Xorb, Path: first, At: 1 << 20, Nth: 1})
@@ -148,6 +148,23 @@ func TestXetFlippedByteInFleet(t *testing.T) {
 	})
 }
 
+// Whoever asks how the job is while the store sends nothing is told which host it
+// is that does not.
+func TestXetStatusDuringAStall(t *testing.T) {
+	inRoomWith(t, 1, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{}}, retries: -1}, func(t *testing.T, r *room) {
+		r.xetModel()
+		r.hub.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.Xorb, At: 1 << 20})
+		u := r.units[0]
+		var wg sync.WaitGroup
+		wg.Go(func() { u.fetchWithin(14*time.Second, "org/m") })
+		time.Sleep(13 * time.Second)
+		if v := u.Jobs()[0]; v.Host != "cdn.test" || v.Waiting != "upstream" {
+			t.Errorf("job %+v", v)
+		}
+		wg.Wait()
+	})
+}
+
 // deltaSize is the model of TestXetDelta.
 const deltaSize = 160 << 20
 
@@ -158,7 +175,7 @@ func TestXetDelta(t *testing.T) {
 	if testing.Short() {
 		t.Skip("hashes a gigabyte")
 	}
-	inRoomOf(t, 3, hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, func(t *testing.T, r *room) {
+	inRoomWith(t, 3, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, retries: -1}, func(t *testing.T, r *room) {
 		first := make([]byte, deltaSize)
 		rand.NewChaCha8([32]byte{1}).Read(first)
 		second := append(append(bytes.Clone(first[:deltaSize/3]), make([]byte, deltaSize/20+1234)...), first[deltaSize/3+deltaSize/20:]...)

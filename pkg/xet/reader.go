@@ -54,6 +54,7 @@ type reader struct {
 	plan   *plan
 	seen   func(chunk) error
 	closed func(at int64, err error) // told once how far it got, and why no further; may be nil
+	host   string                    // that the first chunk came from
 
 	mu sync.Mutex // held while Read works; guards what follows
 
@@ -129,6 +130,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.rest, r.left = r.rest[n:], r.left-int64(n)
 	return n, nil
 }
+
+// Host returns the host that the first bytes came from.
+func (r *reader) Host() string { return r.host }
 
 // Close ends the requests that are open, and a Read that waits for them.
 func (r *reader) Close() error {

@@ -134,6 +134,7 @@ func (s *Source) open(ctx context.Context, f pieces.File, off, n int64) (io.Read
 		r.Close()
 		return nil, err
 	}
+	r.host = r.streams[len(r.streams)-1].url.Host
 	r.closed = func(at int64, err error) {
 		if context.Cause(ctx) == nil {
 			s.ended(f.Blob, off, at, err)

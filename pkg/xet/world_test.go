@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/internal/stall"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -42,6 +43,7 @@ type world struct {
 // inWorld runs test in a bubble. files are stored in LFS.
 func inWorld(t *testing.T, o hubtest.Xet, files []hubtest.File, test func(t *testing.T, w *world)) {
 	t.Helper()
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, content: make(map[string]hubtest.Content), doubted: make(map[pieces.Blob][]int), log: &lines{}}
 		w.hub = hubtest.New(hubtest.Options{LFSAbove: 1, Xet: &o})

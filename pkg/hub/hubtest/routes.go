@@ -25,6 +25,7 @@ const (
 	Token   Route = "token"   // GET /api/models/R/xet-read-token/X
 	CAS     Route = "cas"     // reconstructions, at the CDN's address
 	Xorb    Route = "xorb"    // signed URLs of xorbs
+	Whoami  Route = "whoami"  // GET /api/whoami-v2
 	Unknown Route = "unknown" // everything else
 )
 
@@ -64,6 +65,10 @@ func (s *Server) answer(w http.ResponseWriter, req *http.Request, c call) {
 	s.mu.Unlock()
 	if c.route == Unknown {
 		refuse(w, http.StatusNotFound, "", "Sorry, we can't find the page you are looking for.")
+		return
+	}
+	if c.route == Whoami {
+		s.whoami(w, req)
 		return
 	}
 	if !s.allowed(w, req, r, c) {
@@ -122,6 +127,8 @@ var apiWords = map[string]Route{"revision": Info, "tree": Tree, "paths-info": Pa
 func parse(method, escaped string) call {
 	segments := strings.Split(strings.TrimPrefix(escaped, "/"), "/")
 	switch {
+	case escaped == "/api/whoami-v2":
+		return call{route: Whoami}
 	case len(segments) > 2 && segments[0] == "api" && segments[1] == "resolve-cache":
 		return parseCache(segments[2:])
 	case len(segments) > 2 && segments[0] == "api":

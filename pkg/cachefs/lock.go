@@ -2,6 +2,7 @@ package cachefs
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,8 +52,9 @@ func (c *Cache) lock() error {
 		return err
 	}
 	c.locks = append(c.locks, f)
-	if err := c.lockOne(f, c.state.Name()); err != nil {
-		return err
+	stateErr := c.lockOne(f, c.state.Name())
+	if stateErr != nil && !noLocks(stateErr) {
+		return stateErr
 	}
 	if err := f.Truncate(0); err != nil {
 		return err
@@ -65,7 +67,16 @@ func (c *Cache) lock() error {
 		return err
 	}
 	c.locks = append(c.locks, d)
-	return c.lockOne(d, c.hubDir)
+	hubErr := c.lockOne(d, c.hubDir)
+	if hubErr != nil && !noLocks(hubErr) {
+		return hubErr
+	}
+	if err := cmp.Or(hubErr, stateErr); err != nil {
+		// Network filesystems without locks: unique names and renames keep the
+		// cache correct, only the work may be done twice.
+		c.log.Warn("this filesystem has no locks; make sure that one agent uses the cache", "err", err)
+	}
+	return nil
 }
 
 func (c *Cache) lockOne(f *os.File, dir string) error {
@@ -75,13 +86,13 @@ func (c *Cache) lockOne(f *os.File, dir string) error {
 		return nil
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return &BusyError{Dir: dir, PID: holder(f)}
-	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, unix.EBADF), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOLCK):
-		// Network filesystems without locks: unique names and renames keep the
-		// cache correct, only the work may be done twice.
-		c.log.Warn("this filesystem has no locks; make sure that one agent uses the cache", "dir", dir, "err", err)
-		return nil
 	}
 	return &fs.PathError{Op: "flock", Path: dir, Err: err}
+}
+
+// noLocks tells whether the filesystem can't lock at all.
+func noLocks(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOLCK)
 }
 
 func flock(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }

@@ -84,7 +84,24 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	if l.seeded {
 		t.Patience = seededPatience
 	}
-	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) { j.update(func(v *Job) { v.take(p) }) })
+	paths := pathsOf(files)
+	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) {
+		for i, g := range p.Gaps {
+			p.Gaps[i].Path = paths[g.Blob]
+		}
+		j.update(func(v *Job) { v.take(p) })
+	})
+}
+
+// pathsOf names every blob by the first file that has it.
+func pathsOf(files []pieces.File) map[pieces.Blob]string {
+	out := make(map[pieces.Blob]string, len(files))
+	for _, f := range files {
+		if _, ok := out[f.Blob]; !ok {
+			out[f.Blob] = f.Path
+		}
+	}
+	return out
 }
 
 // seededPatience is how long a transfer that no upstream can help may go without

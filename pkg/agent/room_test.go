@@ -3,10 +3,14 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +37,7 @@ type room struct {
 	t      *testing.T
 	hub    *hubtest.Server
 	memory *hubtest.Memory
+	way    way // to the Hub
 	*cluster.Cluster
 	units []*unit
 }
@@ -52,10 +57,15 @@ type unit struct {
 
 // inRoom runs test with n agents that have settled.
 func inRoom(t *testing.T, n int, test func(t *testing.T, r *room)) {
+	inRoomOf(t, n, cluster.Options{}, test)
+}
+
+func inRoomOf(t *testing.T, n int, o cluster.Options, test func(t *testing.T, r *room)) {
 	synctest.Test(t, func(t *testing.T) {
+		o.Key = swarm.NewKey()
 		r := &room{t: t, hub: hubtest.New(hubtest.Options{})}
 		r.memory = r.hub.Memory(t)
-		r.Cluster = cluster.New(t, n, cluster.Options{Key: swarm.NewKey()})
+		r.Cluster = cluster.New(t, n, o)
 		for i := range n {
 			r.units = append(r.units, r.start(i, nil))
 		}
@@ -77,6 +87,27 @@ func (r *room) end() {
 		n.Host.Close()
 	}
 	time.Sleep(time.Minute) // timers of memberlist and libp2p drain
+	for _, n := range r.Nodes {
+		checkNothingLeft(r.t, n.Dir)
+	}
+}
+
+// checkNothingLeft looks for what a machine that has ended must not leave: open
+// files, and temporary ones.
+func checkNothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, fd := range fds {
+		if path, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(path, dir+"/") {
+			t.Errorf("still open: %s", path)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "state", "cache", "tmp")); err != nil || len(left) > 0 {
+		t.Errorf("left in tmp: %v, %v", left, err)
+	}
 }
 
 func (u *unit) end() {
@@ -153,7 +184,94 @@ func (r *room) restart(i int, change func(*agent.Options)) *unit {
 	return u
 }
 
-func (r *room) transport() http.RoundTripper { return r.memory.Transport(r.t) }
+func (r *room) transport() http.RoundTripper { return &wayToHub{r.memory.Transport(r.t), &r.way} }
+
+// way is the network between the room and the Hub. It can break.
+type way struct {
+	mu   sync.Mutex
+	cut  chan struct{} // closed when it breaks
+	down bool
+}
+
+// state returns whether it is broken, and what tells when it breaks.
+func (w *way) state() (down bool, cut <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut == nil {
+		w.cut = make(chan struct{})
+	}
+	return w.down, w.cut
+}
+
+// Break resets what is under way and refuses what comes, until Mend.
+func (w *way) Break() {
+	w.state()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = true
+	close(w.cut)
+}
+
+func (w *way) Mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down, w.cut = false, nil
+}
+
+type wayToHub struct {
+	http.RoundTripper
+	*way
+}
+
+func (w *wayToHub) RoundTrip(req *http.Request) (*http.Response, error) {
+	down, cut := w.state()
+	if down {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	resp, err := w.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = newCutBody(resp.Body, cut)
+	return resp, nil
+}
+
+// cutBody is a body that is reset when the way breaks.
+type cutBody struct {
+	io.ReadCloser
+	cut  <-chan struct{}
+	once sync.Once
+	done chan struct{}
+}
+
+func newCutBody(body io.ReadCloser, cut <-chan struct{}) *cutBody {
+	b := &cutBody{ReadCloser: body, cut: cut, done: make(chan struct{})}
+	go func() {
+		select {
+		case <-cut:
+			body.Close()
+		case <-b.done:
+		}
+	}()
+	return b
+}
+
+func (b *cutBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	select {
+	case <-b.cut:
+		if err != nil && err != io.EOF {
+			err = syscall.ECONNRESET
+		}
+	default:
+	}
+	return n, err
+}
+
+func (b *cutBody) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return b.ReadCloser.Close()
+}
 
 func (r *room) check(err error) {
 	if err != nil {
@@ -180,6 +298,9 @@ func (s *side) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Pr
 		out := agent.Progress{Upstream: p.Upstream, Arriving: p.Arriving, Peers: map[string]int64{}, Missing: p.Pieces - p.Held, Unheld: p.Nobody, Waiting: p.Waiting}
 		for id, n := range p.Peers {
 			out.Peers[id.String()] = n
+		}
+		for _, g := range p.Gaps {
+			out.Gaps = append(out.Gaps, agent.Gap{Blob: g.Blob, First: g.First, Last: g.First + g.Count - 1})
 		}
 		report(out)
 	})

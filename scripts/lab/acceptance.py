@@ -119,7 +119,7 @@ def p05_silent(f):
     def cut(n):
         n.down = True
         f.where.blackhole(n.name)
-    return faulty(f, cut, 1.6)
+    return faulty(f, cut, 1.1)
 
 
 # P04: the member that fetches most is stopped, not dead.

@@ -192,7 +192,11 @@ func TestBarWipesItself(t *testing.T) {
 	})
 }
 
-func TestBounded(t *testing.T) {
+// O08: --timeout is kept within a second.
+//
+// Whatever the work hangs in, the command ends with code 8 at the time-out and less than
+// a second; stopped by a signal it ends within the ten seconds that it has to tidy up.
+func TestO08TimeoutIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		stuck := func() error { <-release; return nil }

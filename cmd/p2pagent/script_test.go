@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub/hubtest"
@@ -39,27 +39,46 @@ type hubKey struct{}
 
 const scriptToken = "hf_canarycanarycanary"
 
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-		Setup: func(e *testscript.Env) error {
-			t := e.T().(hubtest.TB)
-			hub := hubtest.New(hubtest.Options{Token: scriptToken})
-			fill(hub)
-			e.Values[hubKey{}] = hub
-			for _, kv := range [][2]string{
-				{"HF_ENDPOINT", hub.Start(t)}, {"HF_HOME", e.WorkDir + "/hf"}, {"HOME", e.WorkDir + "/home"},
-				{"XDG_RUNTIME_DIR", e.WorkDir + "/run"}, {"P2PAGENT_SOCKET", e.WorkDir + "/run/s"}, {"TOKEN", scriptToken},
-				{"P2PAGENT_BIND", "127.0.0.1"}, {"P2PAGENT_GOSSIP_PORT", "0"}, {"P2PAGENT_SWARM_PORT", "0"},
-			} {
-				e.Setenv(kv[0], kv[1])
-			}
-			return os.Mkdir(filepath.Join(e.WorkDir, "run"), 0o700)
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort, "signal": cmdSignal,
-		},
-	})
+func TestScripts(t *testing.T) { runScripts(t, testscript.Params{Dir: "testdata"}) }
+
+// O07: a fetch without a Hub and without peers.
+//
+// The real program, its cache complete: it succeeds from the disk, prints the commit
+// and how old the ref is; `verify` hashes everything again.
+func TestO07FetchWithoutANetwork(t *testing.T) {
+	runScripts(t, testscript.Params{Files: []string{"testdata/faults/o07.txt"}})
+}
+
+// O08: fetch as an init container.
+//
+// The real program exits 0 only when refs/ is written. Any other end, a Hub that stalls or
+// is silent, a daemon that was stopped, a ref that can't be written, has a code and a reason.
+func TestO08InitContainer(t *testing.T) {
+	runScripts(t, testscript.Params{Files: []string{"testdata/faults/o08.txt"}})
+}
+
+func runScripts(t *testing.T, p testscript.Params) {
+	p.Setup, p.Cmds = setupScript, scriptCmds
+	testscript.Run(t, p)
+}
+
+func setupScript(e *testscript.Env) error {
+	t := e.T().(hubtest.TB)
+	hub := hubtest.New(hubtest.Options{Token: scriptToken})
+	fill(hub)
+	e.Values[hubKey{}] = hub
+	for _, kv := range [][2]string{
+		{"HF_ENDPOINT", hub.Start(t)}, {"HF_HOME", e.WorkDir + "/hf"}, {"HOME", e.WorkDir + "/home"},
+		{"XDG_RUNTIME_DIR", e.WorkDir + "/run"}, {"P2PAGENT_SOCKET", e.WorkDir + "/run/s"}, {"TOKEN", scriptToken},
+		{"P2PAGENT_BIND", "127.0.0.1"}, {"P2PAGENT_GOSSIP_PORT", "0"}, {"P2PAGENT_SWARM_PORT", "0"},
+	} {
+		e.Setenv(kv[0], kv[1])
+	}
+	return os.Mkdir(filepath.Join(e.WorkDir, "run"), 0o700)
+}
+
+var scriptCmds = map[string]func(*testscript.TestScript, bool, []string){
+	"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort, "signal": cmdSignal,
 }
 
 // fill puts in what the scripts ask for.
@@ -167,9 +186,9 @@ func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// signal TERM|INT goes to every command in the background; `kill` has no TERM.
+// signal NAME goes to every command in the background; `kill` knows only two.
 func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	for _, cmd := range ts.BackgroundCmds() {
-		ts.Check(cmd.Process.Signal(map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT}[args[0]]))
+		ts.Check(cmd.Process.Signal(unix.SignalNum("SIG" + args[0])))
 	}
 }

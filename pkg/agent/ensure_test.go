@@ -455,9 +455,11 @@ func (u *unit) setRefAge(d time.Duration) {
 	u.room.must(os.Chtimes(filepath.Join(u.node.Dir, "hub", "models--org--m", "refs", "main"), at, at))
 }
 
-// The branch moves: one fetch later the new commit is here, blobs that both have
-// are not fetched again.
-func TestBranchMoves(t *testing.T) {
+// C16: two revisions share blobs.
+//
+// The branch moves: one fetch later the new commit is here, and of the Hub only the
+// small file that differs was asked for.
+func TestC16BranchMoves(t *testing.T) {
 	inRoom(t, 1, func(t *testing.T, r *room) {
 		old := r.model("org/m")
 		_, err := r.units[0].fetch("org/m", nil)

@@ -191,20 +191,16 @@ func (r *Root) Measure(name string) Amount {
 	return sum
 }
 
-// SyncDir makes the names in a folder durable. Errors are a *SyncError.
+// SyncDir makes the names in a folder durable. A failed sync is a *SyncError; a folder
+// that can't be opened, because somebody removed it, is not: nothing was lost then.
 func (r *Root) SyncDir(name string) error {
-	err := r.do(Op{Kind: SyncDir, Name: name}, func() error { return r.syncDir(name) })
+	d, err := r.root.Open(name)
 	if err != nil {
+		return fmt.Errorf("sync folder %s: %w", name, err)
+	}
+	defer d.Close()
+	if err := r.do(Op{Kind: SyncDir, Name: name}, d.Sync); err != nil {
 		return &SyncError{Err: fmt.Errorf("folder %s: %w", name, err)}
 	}
 	return nil
-}
-
-func (r *Root) syncDir(name string) error {
-	d, err := r.root.Open(name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

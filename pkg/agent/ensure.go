@@ -77,20 +77,25 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 		return err
 	}
 	j.enter(Fetching, "")
-	t := Transfer{Name: repo.String() + "@" + string(l.outline.Commit), Blobs: missing, Extents: extentsFor(l.outline, missing)}
+	paths := pathsOf(files)
+	return a.opt.Swarm.Fetch(ctx, a.transferOf(l, missing), func(p Progress) {
+		for i, g := range p.Gaps {
+			p.Gaps[i].Path = paths[g.Blob]
+		}
+		j.update(func(v *Job) { v.take(p) })
+	})
+}
+
+func (a *Agent) transferOf(l listing, missing []pieces.Blob) Transfer {
+	o := l.outline
+	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing)}
 	if up := a.upstreamFor(l); up != nil {
 		t.Upstream = up
 	}
 	if l.seeded {
 		t.Patience = seededPatience
 	}
-	paths := pathsOf(files)
-	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) {
-		for i, g := range p.Gaps {
-			p.Gaps[i].Path = paths[g.Blob]
-		}
-		j.update(func(v *Job) { v.take(p) })
-	})
+	return t
 }
 
 // pathsOf names every blob by the first file that has it.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"p2pagent/internal/durable"
@@ -23,7 +24,8 @@ var repoB = pieces.Repo{Kind: pieces.Dataset, Name: "other/set"}
 // crashRig is a rig on a watched disk.
 type crashRig struct {
 	*rig
-	disk *durabletest.Disk
+	disk   *durabletest.Disk
+	refuse []durable.Kind // what this filesystem can't do
 }
 
 func newCrashRig(t testing.TB, prepare func(r *rig)) *crashRig {
@@ -62,7 +64,12 @@ func memoryDir(t testing.TB) string {
 func (r *crashRig) life(t testing.TB, do func(c *Cache) error) (crashed bool) {
 	t.Helper()
 	sys := r.sys
-	sys.hook = r.disk.Hook
+	sys.hook = func(op durable.Op, do func() error) error {
+		if slices.Contains(r.refuse, op.Kind) {
+			return syscall.EPERM
+		}
+		return r.disk.Hook(op, do)
+	}
 	c, err := open(Options{Hub: r.hub, State: r.state, Signer: signer(2)}, sys)
 	if err == nil {
 		err = do(c)

@@ -31,7 +31,7 @@ const (
 	maxJournalBytes = headerSize + 2*recordSize*(pieces.MaxBlobSize/pieces.MaxPieceSize)
 
 	journalMagic = "p2pjrn\x00\x01"
-	proofMagic   = "p2pprf\x00\x01"
+	proofMagic   = "p2pprf\x00\x02"
 
 	kindPiece  = 1
 	kindDigest = 2

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"testing"
 
-	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
@@ -420,27 +419,6 @@ func TestStaysInside(t *testing.T) {
 				t.Errorf("%s -> %s: %v", file, target, err)
 			}
 		}
-	}
-}
-
-// Where links can't be made, the snapshot holds the content itself, once.
-func TestNoSymlinks(t *testing.T) {
-	for _, refused := range []syscall.Errno{syscall.EPERM, syscall.ENOTSUP} {
-		r, m := newRig(t), smallModel()
-		r.sys.hook = func(op durable.Op, do func() error) error {
-			if op.Kind == durable.Symlink {
-				return refused
-			}
-			return do()
-		}
-		c := r.open(t)
-		dir := mustFetch(t, c, m, "main")
-		checkSnapshot(t, dir, m)
-		info, err := os.Lstat(filepath.Join(dir, "model.safetensors"))
-		if err != nil || !info.Mode().IsRegular() || info.Sys().(*syscall.Stat_t).Nlink != 2 {
-			t.Errorf("%v: not a hard link: %v", refused, err)
-		}
-		mustFetch(t, c, m, "main") // again: left as it is
 	}
 }
 

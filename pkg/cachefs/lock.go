@@ -2,7 +2,6 @@ package cachefs
 
 import (
 	"bufio"
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,29 +51,34 @@ func (c *Cache) lock() error {
 		return err
 	}
 	c.locks = append(c.locks, f)
-	stateErr := c.lockOne(f, c.state.Name())
-	if stateErr != nil && !noLocks(stateErr) {
-		return stateErr
-	}
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		return err
-	}
 	d, err := os.Open(c.hubDir)
 	if err != nil {
 		return err
 	}
 	c.locks = append(c.locks, d)
-	hubErr := c.lockOne(d, c.hubDir)
-	if hubErr != nil && !noLocks(hubErr) {
-		return hubErr
+	if err := c.lockBoth(f, d); err != nil {
+		return err
 	}
-	if err := cmp.Or(hubErr, stateErr); err != nil {
-		// Network filesystems without locks: unique names and renames keep the
-		// cache correct, only the work may be done twice.
-		c.log.Warn("this filesystem has no locks; make sure that one agent uses the cache", "err", err)
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// lockBoth goes on without locks on network filesystems that have none: unique names
+// and renames keep the cache correct, only the work may be done twice.
+func (c *Cache) lockBoth(state, hub *os.File) error {
+	var none error
+	for dir, f := range map[string]*os.File{c.state.Name(): state, c.hubDir: hub} {
+		if err := c.lockOne(f, dir); noLocks(err) {
+			none = err
+		} else if err != nil {
+			return err
+		}
+	}
+	if none != nil {
+		c.log.Warn("this filesystem has no locks; make sure that one agent uses the cache", "err", none)
 	}
 	return nil
 }

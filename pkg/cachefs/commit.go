@@ -184,11 +184,18 @@ func (c *Cache) link(ctx context.Context, snapshot string, f pieces.File, dirs m
 // provide makes sure that the blob is in blobs/, where links lead: what was adopted
 // from a plain file, or moved to one, is not.
 func (c *Cache) provide(ctx context.Context, folder string, b pieces.Blob) error {
-	w := c.findWhole(b)
-	if w == nil {
-		return ErrIncomplete
+	name := blobName(folder, b.Digest)
+	if c.isAt(c.findWhole(b), name) {
+		return nil
 	}
-	if c.isAt(w, blobName(folder, b.Digest)) {
+	if err := c.checkBlobs(ctx, folder, []pieces.Blob{b}); err != nil { // a client replaced it just now
+		return err
+	}
+	w := c.findWhole(b)
+	switch {
+	case w == nil:
+		return ErrIncomplete
+	case c.isAt(w, name):
 		return nil
 	}
 	return c.plantWhole(ctx, w, folder)

@@ -106,10 +106,10 @@ DOWNLOAD = """import sys, json, huggingface_hub as hf
 for kind, repo, revision, *_ in json.loads(sys.argv[1]): print(hf.snapshot_download(repo, repo_type=kind, revision=revision))"""
 
 
-def download(home, hub, repos):
+def download(home, hub, repos, **env):
     """snapshot_download of every ref by the real client, online; returns what it said on stderr when it failed."""
     job = json.dumps([r[:3] for r in repos])
-    p = subprocess.run([sys.executable, "-c", DOWNLOAD, job], env=client_env(home, hub.url, False), capture_output=True, text=True, timeout=180)
+    p = subprocess.run([sys.executable, "-c", DOWNLOAD, job], env=client_env(home, hub.url, False) | env, capture_output=True, text=True, timeout=180)
     return None if p.returncode == 0 else p.stderr.strip()[-600:]
 
 
@@ -230,6 +230,24 @@ def subset(hub, key, join, repos):
         row("o05_subset", a.home, hub.url, want, left_out=["README.md", "unet/w.bin"])
 
 
+# C09: a cache of regular files, as the real client makes it with HF_HUB_DISABLE_SYMLINKS.
+# It is taken over without an upstream byte, its files stay as they are, and the client goes on using them.
+def c09_copied_cache(hub, key, repos):
+    want = [r for r in repos if refs_name(r) == "acme/odd@main"]
+    home = f"{WORK}/copied"
+    trouble = download(home, hub, want, HF_HUB_DISABLE_SYMLINKS="1")
+    check("c09: the real client downloads without links", not trouble, trouble)
+    before = tree.listing(f"{home}/hub")
+    check("c09: there are no links", not [p for p, e in before.items() if e[0] == "link"] and before)
+    with procs.Agent(BIN, f"{WORK}/copier", hub, key, home=home) as a:
+        start = hub.stats()["body_bytes"]
+        code, _, said = a.fetch("acme/odd")()
+        check("c09: fetch", code == 0, f"exit {code}: {said}")
+        check("c09: no upstream byte", hub.stats()["body_bytes"] == start, f"{hub.stats()['body_bytes'] - start} bytes")
+    check("c09: every file stays as it is", not (changed := tree.differences(before, tree.listing(f"{home}/hub"))), changed[:5])
+    probe("copied cache, offline", home, hub, want)
+
+
 def waiting_client(hub, key, repos):
     """The client waits for the lock of a blob; the agent, which takes no such lock, brings the blob meanwhile."""
     want = [r for r in repos if refs_name(r) == "acme/odd@main"][0]
@@ -285,6 +303,8 @@ def main():
             online(one, hub, repos)
             two.stop()
             one.stop()
+        section("a cache without links")
+        c09_copied_cache(hub, procs.keygen(BIN, f"{WORK}/key4"), repos)
         section("a client that waits for its lock")
         waiting_client(hub, procs.keygen(BIN, f"{WORK}/key3"), repos)
         section("a cache of the real client is adopted")

@@ -41,6 +41,14 @@ const scriptToken = "hf_canarycanarycanary"
 
 func TestScripts(t *testing.T) { runScripts(t, testscript.Params{Dir: "testdata"}) }
 
+// L11: a daemon that is alive but stuck.
+//
+// The real program, stopped by SIGSTOP: a second one that wants its socket or its cache
+// ends within two seconds, with the process id of the one that has them.
+func TestL11AStoppedAgentIsNamed(t *testing.T) {
+	runScripts(t, testscript.Params{Files: []string{"testdata/faults/l11.txt"}})
+}
+
 // O07: a fetch without a Hub and without peers.
 //
 // The real program, its cache complete: it succeeds from the disk, prints the commit

@@ -269,7 +269,7 @@ def main():
 def report(name):
     start = time.monotonic()
     ok, said = selftest() if name == "selftest" else play(name)
-    print(f"{'ok     ' if ok else 'FAILED '} {name:<11} {time.monotonic() - start:5.0f} s  {said}", flush=True)
+    print(f"{'ok     ' if ok else 'FAILED '} {name:<12} {time.monotonic() - start:5.0f} s  {said}", flush=True)
     return ok
 
 

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,6 +93,13 @@ func (s *settings) names() []string {
 	return out
 }
 
+// showOnly leaves the other flags out of help; they work all the same.
+func (s *settings) showOnly(names ...string) {
+	for _, name := range s.names() {
+		s.flags.Lookup(name).Hidden = !slices.Contains(names, name)
+	}
+}
+
 // set takes the first source that has the option.
 func (s *settings) set(name string, file configFile) error {
 	f := s.flags.Lookup(name)
@@ -174,7 +182,7 @@ func absolute(path *string) (err error) {
 func (s *settings) check() []error {
 	faults := []error{
 		s.port("gossip-port", s.GossipPort), s.port("swarm-port", s.SwarmPort),
-		s.ip("bind", s.Bind), s.ip("advertise", s.Advertise), s.endpoint(),
+		s.ip("bind", s.Bind), s.ip("advertise", s.Advertise), s.endpoint(), s.loopback("gateway", s.Gateway),
 	}
 	if s.GossipPort == s.SwarmPort && s.GossipPort != 0 {
 		faults = append(faults, s.fault("swarm-port", "%d is the gossip port too", s.SwarmPort))
@@ -211,6 +219,18 @@ func (s *settings) port(name string, n int) error {
 func (s *settings) ip(name, text string) error {
 	if _, err := netip.ParseAddr(text); text != "" && err != nil {
 		return s.fault(name, "%q is no IP address", text)
+	}
+	return nil
+}
+
+// loopback is for what only this machine may reach; nothing turns it off.
+func (s *settings) loopback(name, text string) error {
+	if text == "" {
+		return nil
+	}
+	addr, err := netip.ParseAddrPort(strings.Replace(text, "localhost:", "127.0.0.1:", 1))
+	if err != nil || !addr.Addr().IsLoopback() {
+		return s.fault(name, "%q, want an address of this machine alone, such as %s", text, defaultGateway)
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
-	"golang.org/x/sys/unix"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/agent"
@@ -105,11 +104,8 @@ func netAddr(a multiaddr.Multiaddr) (netip.AddrPort, error) {
 // freeBytes returns what an ordinary user can still write to dir; 0 when that
 // can't be told.
 func freeBytes(dir string) int64 {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0
-	}
-	return int64(st.Bavail) * int64(st.Bsize)
+	fs, _ := statfs(dir)
+	return fs.Free
 }
 
 // about returns what status says of the process.
@@ -119,7 +115,7 @@ func (m *member) about(key swarm.Key) func() agent.About {
 		self := m.members.Self()
 		return agent.About{
 			Version: versionText(), PID: os.Getpid(), Name: self.Name, PeerID: self.Peer.String(),
-			HubCache: s.HubCache, StateDir: s.StateDir, Endpoint: s.HubEndpoint,
+			HubCache: s.HubCache, StateDir: s.StateDir, Endpoint: s.HubEndpoint, Gateway: s.Gateway,
 			Upstream: s.Upstream, Offline: s.Offline, SwarmKey: key.Fingerprint(), Free: freeBytes(s.HubCache),
 			JoinFault: faultText(m.members.JoinError()), Refused: refusals(m.members.Refused()),
 		}

@@ -27,6 +27,7 @@ type options struct {
 	Fetchers     int
 	Ranges       int
 	Label        labelsValue
+	Gateway      string
 	Socket       string
 
 	UploadLimit   sizeValue
@@ -42,6 +43,7 @@ const (
 	defaultSwarmPort   = 7947
 	defaultFetchers    = 8
 	defaultRanges      = 8
+	defaultGateway     = "127.0.0.1:8090"
 	defaultJoinTimeout = 30 * time.Second
 )
 
@@ -65,6 +67,7 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Fetchers, "fetchers", defaultFetchers, "`members` that fetch one snapshot from the Hub at once")
 	fs.IntVar(&o.Ranges, "ranges", defaultRanges, "`requests` to the Hub at once, at most: extents of this member")
 	fs.Var(&o.Label, "label", "`key=value` to tell other members about this node; node=NAME\nnames it to people")
+	fs.StringVar(&o.Gateway, "gateway", defaultGateway, "loopback `host:port` where Hub clients find this node")
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
 	fs.Var(&o.UploadLimit, "upload-limit", "most `bytes` a second sent to members (0: no limit)")
 	fs.Var(&o.DownloadLimit, "download-limit", "most `bytes` a second taken from members (0: no limit)")

@@ -68,26 +68,48 @@ func (s *Seats) starved(now time.Time, t *task) bool {
 	return now.Sub(t.group.gain) >= 2*s.opt.Patience
 }
 
-// preferred lists at most n open tasks. Own ones come in the order of the files;
-// others by this member's score, so that members that run out of work at the same
-// time reach for different tasks; those to be taken over come last.
+// preferred lists at most n open tasks. Those that wait for no predecessor come
+// first, those to be taken over last. Of each kind own ones come before others, in
+// the order of the files; others by this member's score, so that members that run
+// out of work at the same time reach for different tasks.
 func (s *Seats) preferred(now time.Time, n int) []*task {
-	var own, others []*task
+	var kinds [6][]*task
 	for _, t := range s.order {
-		switch {
-		case len(own) == n:
-			return own
-		case !s.open(now, t):
-		case len(t.claims) == 0 && t.place == 0:
-			own = append(own, t)
-		default:
-			others = append(others, t)
+		if len(kinds[0]) == n {
+			return kinds[0]
+		}
+		if s.open(now, t) {
+			kind := s.kind(t)
+			kinds[kind] = append(kinds[kind], t)
 		}
 	}
-	slices.SortStableFunc(others, func(a, b *task) int {
-		return cmp.Or(cmp.Compare(min(len(a.claims), 1), min(len(b.claims), 1)), cmp.Compare(b.score, a.score))
-	})
-	return append(own, others[:min(len(others), n-len(own))]...)
+	for _, others := range [][]*task{kinds[1], kinds[3], kinds[5]} {
+		slices.SortStableFunc(others, func(a, b *task) int { return cmp.Compare(b.score, a.score) })
+	}
+	all := slices.Concat(kinds[:]...)
+	return all[:min(n, len(all))]
+}
+
+// kind is how much this member prefers an open task: less is more.
+func (s *Seats) kind(t *task) int {
+	switch {
+	case len(t.claims) > 0:
+		return 5
+	case t.place == 0 && !s.waits(t):
+		return 0
+	case !s.waits(t):
+		return 1
+	case t.place == 0:
+		return 2
+	}
+	return 3
+}
+
+// waits tells whether the task before t is still to be done: what it brings (the
+// state of a digest) would save work in this one.
+func (s *Seats) waits(t *task) bool {
+	before := s.tasks[t.after]
+	return before != nil && before.needed
 }
 
 // rank returns this member's place among the fetchers of the task's group, 0

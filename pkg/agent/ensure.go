@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,18 +79,19 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	}
 	j.enter(Fetching, "")
 	paths := pathsOf(files)
-	return a.opt.Swarm.Fetch(ctx, a.transferOf(l, missing), func(p Progress) {
+	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing), func(p Progress) {
 		for i, g := range p.Gaps {
 			p.Gaps[i].Path = paths[g.Blob]
 		}
 		j.update(func(v *Job) { v.take(p) })
 	})
+	return nameFile(err, paths)
 }
 
-func (a *Agent) transferOf(l listing, missing []pieces.Blob) Transfer {
+func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob) Transfer {
 	o := l.outline
 	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing)}
-	if up := a.upstreamFor(l); up != nil {
+	if up := a.upstreamFor(j, l); up != nil {
 		t.Upstream = up
 	}
 	if l.seeded {
@@ -107,6 +109,15 @@ func pathsOf(files []pieces.File) map[pieces.Blob]string {
 		}
 	}
 	return out
+}
+
+// nameFile says which file the blob is that did not match its digest.
+func nameFile(err error, paths map[pieces.Blob]string) error {
+	wrong, ok := errors.AsType[*pieces.MismatchError](err)
+	if !ok || paths[wrong.Blob] == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", paths[wrong.Blob], err)
 }
 
 // seededPatience is how long a transfer that no upstream can help may go without

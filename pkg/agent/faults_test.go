@@ -79,7 +79,7 @@ func (r *room) until(what string, ok func() bool) {
 //
 // Eight members are still swapping; all of them finish, and every file is right.
 func TestP01HubDiesAfterOneCopy(t *testing.T) {
-	inRoomOf(t, 8, cluster.Options{Up: 10 << 20, Down: 10 << 20}, func(t *testing.T, r *room) {
+	inRoomWith(t, 8, furniture{retries: -1, cluster: cluster.Options{Up: 10 << 20, Down: 10 << 20}}, func(t *testing.T, r *room) {
 		o := r.large("org/m", 24<<20, 12<<20+7)
 		var finished sync.WaitGroup
 		wait := r.fetchAll("org/m", func(res agent.Result) { checkSnapshot(t, res.Path, o) })
@@ -103,7 +103,7 @@ func TestP01HubDiesAfterOneCopy(t *testing.T) {
 // Every member says which pieces nobody holds, by file and number, and waits. When
 // the Hub is back all finish, and no piece that any member held is fetched again.
 func TestP02HubDiesAtSixtyPercent(t *testing.T) {
-	inRoomOf(t, 4, cluster.Options{Up: 50 << 20, Down: 50 << 20}, func(t *testing.T, r *room) {
+	inRoomWith(t, 4, furniture{retries: -1, cluster: cluster.Options{Up: 50 << 20, Down: 50 << 20}}, func(t *testing.T, r *room) {
 		o := r.large("org/m", 56<<20, 36<<20+7)
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Rate: 512 << 10, Every: 100 * time.Millisecond})
 		var finished sync.WaitGroup
@@ -240,7 +240,7 @@ func (r *room) contentOf(f pieces.File) []byte {
 // serves nothing of them any more, nobody gets a wrong byte, the takers get the rest
 // from the Hub, and a fetch on the pruned member brings everything back.
 func TestC15PrunedWhileServing(t *testing.T) {
-	inRoomOf(t, 2, cluster.Options{Up: 4 << 20, Down: 100 << 20}, func(t *testing.T, r *room) {
+	inRoomWith(t, 2, furniture{retries: -1, cluster: cluster.Options{Up: 4 << 20, Down: 100 << 20}}, func(t *testing.T, r *room) {
 		o := r.hub.Outline("org/m", r.model("org/m"))
 		_, err := r.units[0].fetch("org/m", nil)
 		r.must(err)

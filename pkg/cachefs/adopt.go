@@ -143,7 +143,7 @@ func (a *adopter) tryExamine(ctx context.Context, folder string, b pieces.Blob) 
 	if err := b.Check(sum); err != nil {
 		return nil, err
 	}
-	return a.own(ctx, b, place{name: name, stamp: found.stamp}, found.ids)
+	return a.own(ctx, b, place{name: name, stamp: found.stamp}, found.marks)
 }
 
 // hashFound feeds a file that somebody left to sum, and makes it durable first: a
@@ -161,14 +161,14 @@ func (a *adopter) hashFound(ctx context.Context, name string, b pieces.Blob, sum
 	if before.size != b.Size {
 		return foundFile{}, fmt.Errorf("%w: %d bytes instead of %d", errWrong, before.size, b.Size)
 	}
-	ids, err := a.hashPieces(ctx, f, b, b.String(), sum)
+	marks, err := a.hashPieces(ctx, f, b, b.String(), sum)
 	if err != nil {
 		return foundFile{}, err
 	}
 	if after, err := syncFound(f); err != nil || after != before {
 		return foundFile{}, errors.Join(err, fmt.Errorf("%w: it is being written", errWrong))
 	}
-	return foundFile{stamp: before, ids: ids}, nil
+	return foundFile{stamp: before, marks: marks}, nil
 }
 
 // syncFound makes a file durable that somebody else may not have synced: a proof
@@ -189,13 +189,13 @@ func syncFound(f *durable.File) (stamp, error) {
 }
 
 // own proves a blob that was found right, and ends a partial one of it.
-func (c *Cache) own(ctx context.Context, b pieces.Blob, at place, ids []pieces.ID) (*whole, error) {
+func (c *Cache) own(ctx context.Context, b pieces.Blob, at place, marks []pieces.Mark) (*whole, error) {
 	if c.signer.Maker() == (pieces.Maker{}) {
 		return nil, errors.New("options: Signer must be set to adopt blobs")
 	}
-	statements := make([]pieces.Statement, len(ids))
-	for i, id := range ids {
-		statements[i] = c.signer.State(b, i, id)
+	statements := make([]pieces.Statement, len(marks))
+	for i, m := range marks {
+		statements[i] = c.signer.State(b, i, m)
 	}
 	w, err := c.prove(ctx, b, at, statements)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // but its content, so each is hashed at most once for each sort of digest.
 type plainFile struct {
 	name  string
-	found map[int]foundFile // by the length of the digest; what could not be read has no ids
+	found map[int]foundFile // by the length of the digest; what could not be read has no marks
 }
 
 // scanPlain lists the plain files in the snapshots of the repository.
@@ -44,7 +44,7 @@ func (a *adopter) adoptPlain(ctx context.Context, b pieces.Blob) (bool, error) {
 			return false, err
 		}
 		if found.Blob == b {
-			_, err := a.own(ctx, b, place{name: f.name, stamp: found.stamp}, found.ids)
+			_, err := a.own(ctx, b, place{name: f.name, stamp: found.stamp}, found.marks)
 			return err == nil, err
 		}
 	}

@@ -79,7 +79,7 @@ func (r *run) read(ctx context.Context, body io.Reader, last int) error {
 			return fmt.Errorf("read at %d: %w", r.cutter.Offset(), err)
 		}
 		err = r.sink.Put(ctx, piece)
-		r.seeder.buffers.put(piece.Bytes())
+		r.seeder.options.Buffers.Put(piece.Bytes())
 		if err != nil {
 			return sinkError{err}
 		}

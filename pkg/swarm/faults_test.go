@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"p2pagent/internal/cluster"
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/swarm"
 )
 
@@ -53,6 +54,7 @@ func (f *fleet) takeover(from *member, extents map[[32]byte]bool, since time.Tim
 // another takes its extents over at once, within 15 s at most, and the Hub sends no more
 // than 1.10 copies in all.
 func TestP03TheBusiestFetcherDies(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(10<<20, 64<<20, 32<<20, 5000), 8, cluster.Options{}, nil)
 		for _, m := range f.members {
@@ -77,6 +79,7 @@ func TestP03TheBusiestFetcherDies(t *testing.T) {
 // open and nothing breaks. What counts is progress, not liveness: within 15 s of the last
 // byte others take over, and the Hub sends no more than 1.10 copies.
 func TestP04AStalledFetcherIsReplacedByProgress(t *testing.T) {
+	leaktest.Check(t)
 	for name, stop := range map[string]func(f *fleet, m *member){
 		"silent hub": func(_ *fleet, m *member) { m.hub.cutOff.Store(true) },
 		"stopped":    func(f *fleet, m *member) { m.hub.cutOff.Store(true); f.Isolate(m.Node) },
@@ -112,6 +115,7 @@ func TestP04AStalledFetcherIsReplacedByProgress(t *testing.T) {
 // another member after the piece limit of 10 s at most; nothing waits longer than twice that,
 // and the Hub is not asked.
 func TestP05ASilentPeerIsLeft(t *testing.T) {
+	leaktest.Check(t)
 	for name, others := range map[string]int{"another holds all": 2, "nobody else does": 1} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -144,10 +148,12 @@ func TestP05ASilentPeerIsLeft(t *testing.T) {
 
 // P06: a stranger asks for a model.
 //
-// One key makes a swarm, and there are no lists within it. Who has another key gets no
-// stream, so neither a piece nor a word of what is held, even when it knows where the
+// One key makes a swarm, and no list within it says who may have which repository: a
+// member may have all that the swarm holds, gated models too. Who has another key gets
+// no stream, so neither a piece nor a word of what is held, even when it knows where the
 // members are; it has to ask the Hub itself.
 func TestP06AStrangerGetsNothing(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := swarm.NewKey(), swarm.NewKey()
 		f := newFleet(t, newModel(50<<20, 9<<20, 5000), 3, cluster.Options{KeyOf: func(i int) swarm.Key {

@@ -56,22 +56,11 @@ func (r *room) xetModel() pieces.Commit {
 	}})
 }
 
-// fetchAll has every member fetch at once, and checks what they get.
-func (r *room) fetchAll(commit pieces.Commit) {
+// allGet has every member fetch at once, and checks what they get.
+func (r *room) allGet(commit pieces.Commit) {
 	r.t.Helper()
 	outline := r.hub.Outline("org/m", commit)
-	var wg sync.WaitGroup
-	for _, u := range r.units {
-		wg.Go(func() {
-			res, err := u.fetch("org/m", nil)
-			if err != nil {
-				r.t.Error(err)
-				return
-			}
-			checkSnapshot(r.t, res.Path, outline)
-		})
-	}
-	wg.Wait()
+	r.fetchAll("org/m", func(res agent.Result) { checkSnapshot(r.t, res.Path, outline) })()
 }
 
 // A cold fleet costs the store one copy of its stored bytes, and the Hub one
@@ -79,7 +68,7 @@ func (r *room) fetchAll(commit pieces.Commit) {
 func TestXetOneCopy(t *testing.T) {
 	inRoomWith(t, 4, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{XorbSize: 5 << 20}}, retries: -1}, func(t *testing.T, r *room) {
 		commit := r.xetModel()
-		r.fetchAll(commit)
+		r.allGet(commit)
 		s, stored := r.hub.Stats(), r.hub.Stored("org/m", string(commit))
 		if s.StoredBytes < stored || float64(s.StoredBytes) > 1.01*float64(stored) {
 			t.Errorf("the store sent %d bytes of %d", s.StoredBytes, stored)
@@ -96,7 +85,7 @@ func TestXetOneCopy(t *testing.T) {
 func TestX04RedactedNames(t *testing.T) {
 	inRoomWith(t, 2, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Redacted: true}}, retries: -1}, func(t *testing.T, r *room) {
 		commit := r.xetModel()
-		r.fetchAll(commit)
+		r.allGet(commit)
 		if s := r.hub.Stats(); s.Copies != 1 || s.StoredBytes != 0 || s.Calls[hubtest.Token] != 0 {
 			t.Errorf("%v copies, %d stored bytes, calls %v", s.Copies, s.StoredBytes, s.Calls)
 		}
@@ -115,7 +104,7 @@ func TestXetFallsBack(t *testing.T) {
 			inRoomWith(t, 2, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{}}, retries: -1}, func(t *testing.T, r *room) {
 				commit := r.xetModel()
 				r.hub.Fail(f)
-				r.fetchAll(commit)
+				r.allGet(commit)
 				if s := r.hub.Stats(); s.Copies != 1 || s.StoredBytes != 0 {
 					t.Errorf("%v copies, %d stored bytes", s.Copies, s.StoredBytes)
 				}
@@ -132,7 +121,7 @@ func TestXetFlippedByteInFleet(t *testing.T) {
 		commit := r.xetModel()
 		first := r.hub.FirstXorb("org/m", string(commit), "model-1.safetensors")
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Route: hubtest.Xorb, Path: first, At: 1 << 20, Nth: 1})
-		r.fetchAll(commit)
+		r.allGet(commit)
 		s, stored := r.hub.Stats(), r.hub.Stored("org/m", string(commit))
 		if again := s.StoredBytes - stored; again < 8<<20 || again > 22<<20 || s.BodyBytes != 7 {
 			t.Errorf("%d stored bytes more than %d, %d by plain HTTP", again, stored, s.BodyBytes)
@@ -183,26 +172,17 @@ func TestXetDelta(t *testing.T) {
 		file := func(b []byte) []hubtest.File {
 			return []hubtest.File{{Path: "model.safetensors", Content: hubtest.Bytes(b)}}
 		}
-		r.fetchAll(r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: file(first)}))
+		r.allGet(r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: file(first)}))
 		commit := r.hub.Push("org/m", "main", file(second))
 		time.Sleep(time.Minute) // longer than a name may be old
 		r.hub.ResetStats()
 		outline := r.hub.Outline("org/m", commit)
-		var wg sync.WaitGroup
-		for _, u := range r.units {
-			wg.Go(func() {
-				res, err := u.fetch("org/m", nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				checkSnapshot(t, res.Path, outline)
-				if moved := res.Upstream + res.FromPeers(); moved > deltaSize*8/100 || res.Here < deltaSize*92/100 {
-					t.Errorf("%d bytes moved, %d were here, of %d", moved, res.Here, len(second))
-				}
-			})
-		}
-		wg.Wait()
+		r.fetchAll("org/m", func(res agent.Result) {
+			checkSnapshot(t, res.Path, outline)
+			if moved := res.Upstream + res.FromPeers(); moved > deltaSize*8/100 || res.Here < deltaSize*92/100 {
+				t.Errorf("%d bytes moved, %d were here, of %d", moved, res.Here, len(second))
+			}
+		})()
 		if s := r.hub.Stats(); s.StoredBytes > deltaSize*8/100 || s.BodyBytes > 0 {
 			t.Errorf("the store sent %d bytes, plain HTTP %d", s.StoredBytes, s.BodyBytes)
 		} else {

@@ -143,9 +143,9 @@ class Agent(Process):
             raise Failed(f"agent {self.name} ended with {self.p.returncode}: {self.words()}")
         return subprocess.run([self.binary, "status", "--socket", self.socket], env=self.env, capture_output=True, timeout=10).returncode == 0
 
-    def fetch(self, ref):
+    def fetch(self, ref, *flags):
         """Starts `p2pagent fetch`; what it returns waits and gives (exit code, last line of stdout, last of stderr)."""
-        p = subprocess.Popen([self.binary, "fetch", ref, "--socket", self.socket, "--format", "quiet"], env=self.env,
+        p = subprocess.Popen([self.binary, "fetch", ref, *flags, "--socket", self.socket, "--format", "quiet"], env=self.env,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
         def result():

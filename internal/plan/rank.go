@@ -68,26 +68,30 @@ func (s *Seats) starved(now time.Time, t *task) bool {
 	return now.Sub(t.group.gain) >= 2*s.opt.Patience
 }
 
-// preferred lists at most n open tasks. Own ones come in the order of the files;
-// others by this member's score, so that members that run out of work at the same
-// time reach for different tasks; those to be taken over come last.
+// preferred lists at most n open tasks. What a reader here needs comes first,
+// whoever ranks first for it, soonest first; then own ones, in the order of the
+// files; others by this member's score, so that members that run out of work at
+// the same time reach for different tasks; those to be taken over come last.
 func (s *Seats) preferred(now time.Time, n int) []*task {
-	var own, others []*task
+	var read, own, others []*task
 	for _, t := range s.order {
 		switch {
-		case len(own) == n:
-			return own
 		case !s.open(now, t):
+		case t.lead != calm:
+			read = append(read, t)
+		case len(own) == n:
 		case len(t.claims) == 0 && t.place == 0:
 			own = append(own, t)
 		default:
 			others = append(others, t)
 		}
 	}
+	slices.SortStableFunc(read, func(a, b *task) int { return cmp.Compare(a.lead, b.lead) })
 	slices.SortStableFunc(others, func(a, b *task) int {
 		return cmp.Or(cmp.Compare(min(len(a.claims), 1), min(len(b.claims), 1)), cmp.Compare(b.score, a.score))
 	})
-	return append(own, others[:min(len(others), n-len(own))]...)
+	all := slices.Concat(read, own, others)
+	return all[:min(len(all), n)]
 }
 
 // rank returns this member's place among the fetchers of the task's group, 0

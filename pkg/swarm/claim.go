@@ -131,6 +131,7 @@ func (n *Node) refreshNeeds() {
 func (n *Node) enlist(t *extentTask) {
 	t.added, t.dirty = true, true
 	n.seats.Add(t.key, plan.Key(sha(t.jobs[0].Name)))
+	n.hurryTask(t)
 	for _, l := range n.links {
 		n.seats.SetRival(t.key, l.peer, n.rivals(l, t))
 	}
@@ -204,11 +205,12 @@ func (n *Node) startExtent(now time.Time, t *extentTask) {
 	ctx, cancel := context.WithCancelCause(j.ctx)
 	t.cancel, t.progress, t.told = cancel, 0, now
 	n.announce(t, plan.Fetching)
+	extent := n.readers.From(t.extent)
 	n.tasks.Go(func() error {
 		defer cancel(nil)
 		stop := context.AfterFunc(n.ctx, func() { cancel(errStopped) })
 		defer stop()
-		err := n.fetchUpstream(ctx, j.Upstream, t, need)
+		err := n.fetchUpstream(ctx, j.Upstream, t, extent, need)
 		n.post(func() { n.extentDone(t, j, err) })
 		return nil
 	})
@@ -230,7 +232,9 @@ type storeError struct{ err error }
 func (e *storeError) Error() string { return e.err.Error() }
 func (e *storeError) Unwrap() error { return e.err }
 
-func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, need map[plan.Piece]bool) error {
+// fetchUpstream gets what is needed of the extent, which is that of t in the
+// order in which it is read here.
+func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, extent pieces.Extent, need map[plan.Piece]bool) error {
 	put := func(ctx context.Context, v pieces.Verified) error {
 		if err := n.cfg.Store.Put(ctx, v); err != nil {
 			return &storeError{err}
@@ -241,7 +245,7 @@ func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, ne
 		return nil
 	}
 	needs := func(b pieces.Blob, i int) bool { return need[plan.Piece{Blob: b, Index: i}] }
-	err := up.Fetch(ctx, t.extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
+	err := up.Fetch(ctx, extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
 	n.arrived(t, t.fresh.Swap(0))
 	return err
 }

@@ -19,7 +19,8 @@ type About struct {
 	HubCache string `json:"hub_cache"`
 	StateDir string `json:"state_dir"`
 	Endpoint string `json:"endpoint"`
-	Upstream bool   `json:"upstream"` // may fetch from the Hub
+	Gateway  string `json:"gateway,omitempty"` // what clients on this node set HF_ENDPOINT to
+	Upstream bool   `json:"upstream"`          // may fetch from the Hub
 	Offline  bool   `json:"offline"`
 	SwarmKey string `json:"swarm_key"` // its fingerprint
 	Free     int64  `json:"free"`      // bytes that fit on the disk

@@ -12,17 +12,17 @@ import (
 
 // ensure is the job. It returns the first error; what it did stays.
 func (a *Agent) ensure(ctx context.Context, j *job) error {
-	name, err := a.resolve(ctx, j)
+	name, err := a.resolve(ctx, j.req.Ref, j.enter)
 	if err != nil {
 		return err
 	}
 	j.update(func(v *Job) { v.Commit, v.Notice = string(name.commit), name.notice })
 
-	listed, err := a.list(ctx, j, name)
+	listed, err := a.list(ctx, j.req.Ref.Repo, name, j.enter)
 	if err != nil {
 		return err
 	}
-	files := j.filter.choose(listed.outline.Files)
+	files := j.choose(listed.outline.Files)
 	if len(files) == 0 {
 		return nothingMatched(j.req, len(listed.outline.Files))
 	}
@@ -35,15 +35,38 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 		return err
 	}
 	j.update(func(v *Job) { v.Path = path })
+	if err := a.landed(ctx, listed.outline, files); err != nil {
+		return err
+	}
+	if err := a.keepAccess(listed.outline.Repo); err != nil {
+		return err
+	}
 	if listed.seeded { // so that this member says the same of it to the next
 		return a.remember(note{Ref: j.req.Ref.String(), Commit: string(name.commit), Seeded: true})
 	}
 	return nil
 }
 
+// choose returns the files that the request means. One file comes with those of
+// the same content: a client that has the content asks for no other of its names.
+func (j *job) choose(files []pieces.File) []pieces.File {
+	if j.req.Path == "" {
+		return j.filter.choose(files)
+	}
+	at := slices.IndexFunc(files, func(f pieces.File) bool { return f.Path == j.req.Path })
+	if at < 0 {
+		return nil
+	}
+	other := func(f pieces.File) bool { return f.Blob != files[at].Blob }
+	return slices.DeleteFunc(slices.Clone(files), other)
+}
+
 func nothingMatched(r Request, files int) error {
 	if files == 0 {
 		return Errorf(NotFound, "the repository has no files at this revision")
+	}
+	if r.Path != "" {
+		return Errorf(NotFound, "no file %q at this revision", r.Path)
 	}
 	return Errorf(Usage, "no file matches: %d files, include %s, exclude %s", files, quoted(r.Include, "everything"), quoted(r.Exclude, "nothing"))
 }
@@ -73,7 +96,7 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := a.settle(ctx, j); err != nil {
+	if err := a.settle(ctx, j.enter); err != nil {
 		return err
 	}
 	j.enter(Fetching, "")

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,6 +26,7 @@ type job struct {
 	serial int
 	req    Request
 	filter filter
+	ctx    context.Context // ends with the work, before done
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed once err is set
 
@@ -82,10 +84,10 @@ func (a *Agent) start(key string, req Request, f filter) *job {
 	ctx, cancel := context.WithCancelCause(a.base)
 	a.serial++
 	j := &job{
-		key: key, serial: a.serial, req: req, filter: f, cancel: cancel,
+		key: key, serial: a.serial, req: req, filter: f, ctx: ctx, cancel: cancel,
 		done: make(chan struct{}), changed: make(chan struct{}),
 		view: Job{
-			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), Include: req.Include, Exclude: req.Exclude,
+			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), File: req.Path, Include: req.Include, Exclude: req.Exclude,
 			Status: Resolving, Started: time.Now(),
 		},
 	}
@@ -193,9 +195,9 @@ func (j *job) update(change func(*Job)) {
 	}
 }
 
-// enter moves the job to its next state.
+// enter moves the job to its next state; it is a teller.
 func (j *job) enter(s State, waiting string) {
-	j.update(func(v *Job) { v.Status, v.Waiting = s, waiting })
+	j.update(func(v *Job) { v.Status, v.Waiting = cmp.Or(s, v.Status), waiting })
 }
 
 func (j *job) finish(err error, classify func(error) Kind) {

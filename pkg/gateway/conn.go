@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"io"
+	"net"
+	"time"
+)
+
+// writeWait is how long a client may take for one step of a response, and
+// writeStep how long a step is. A response as a whole has no limit.
+const (
+	writeWait = 2 * time.Minute
+	writeStep = 8 << 20
+)
+
+// boundedListener bounds the writes of its connections.
+type boundedListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l boundedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return boundedConn{tcp}, nil
+	}
+	return c, err
+}
+
+// boundedConn gives up on a client that takes nothing. It stays a connection that
+// files leave by sendfile on.
+type boundedConn struct{ *net.TCPConn }
+
+// Write implements io.Writer.
+func (c boundedConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
+		return 0, err
+	}
+	return c.TCPConn.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom. net/http hands over a limited file.
+func (c boundedConn) ReadFrom(r io.Reader) (total int64, err error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{R: r, N: 1<<63 - 1}
+	}
+	for limited.N > 0 && err == nil {
+		if err = c.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
+			break
+		}
+		step := &io.LimitedReader{R: limited.R, N: min(limited.N, writeStep)}
+		var n int64
+		n, err = c.TCPConn.ReadFrom(step)
+		total, limited.N = total+n, limited.N-n
+		if n == 0 {
+			break
+		}
+	}
+	return total, err
+}

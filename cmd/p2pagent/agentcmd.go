@@ -60,14 +60,19 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
+	clients, err := m.listenGateway()
+	if err != nil {
+		return errors.Join(err, listener.Close(), m.Close())
+	}
 	log.Info("starting", "version", versionText(), "socket", path, "hub_cache", s.HubCache, "state_dir", s.StateDir,
-		"endpoint", s.HubEndpoint, "peer", m.host.ID().String(), "upstream", s.asksHub())
+		"endpoint", s.HubEndpoint, "peer", m.host.ID().String(), "upstream", s.asksHub(), "gateway", m.gateway)
 	if s.SwarmKeyFile == "" {
 		log.Warn("no swarm key: everybody who reaches the ports is a member")
 	}
 	err = m.run(ctx, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, listener) })
+		g.Go(func() error { return m.serveGateway(ctx, clients) })
 		g.Go(func() error { return m.notify(ctx) })
 		return g.Wait()
 	})

@@ -154,6 +154,9 @@ func (s *settings) fill() error {
 	if s.StateDir == "" {
 		s.StateDir = s.place.stateDir(s.HubCache)
 	}
+	if s.origins["hub-endpoint"] == "env HF_ENDPOINT" && s.isGateway(s.HubEndpoint) {
+		s.HubEndpoint, s.origins["hub-endpoint"] = "", "default" // it is for this node's clients
+	}
 	if s.HubEndpoint == "" {
 		s.HubEndpoint = hub.DefaultEndpoint
 	}
@@ -194,7 +197,7 @@ func (s *settings) check() []error {
 	for _, j := range s.Join {
 		faults = append(faults, s.member(j))
 	}
-	return faults
+	return append(faults, s.checkGateway()...)
 }
 
 func (s *settings) fault(name, format string, args ...any) error {

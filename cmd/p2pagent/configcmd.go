@@ -119,7 +119,7 @@ func (s *settings) yamlOf(name string) (string, error) {
 	case "int", "bool", "size":
 		return f.Value.String(), nil
 	case "list":
-		v = []string(s.Join)
+		v = []string(*f.Value.(*listValue))
 	case "labels":
 		v = map[string]string(s.Label)
 	}

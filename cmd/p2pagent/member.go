@@ -32,6 +32,7 @@ type member struct {
 	hub     *hub.Client // nil when the Hub is not asked
 	agent   *agent.Agent
 	side    *swarmSide
+	gateway string // its URL; "" without one
 }
 
 // seederMemory bounds unfinished pieces: eight ranges of small pieces, two of the
@@ -102,7 +103,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: seederMemory, Logger: log.With("part", "seeder")}),
-		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: jobs,
+		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Prefer: m.node.Prefer, Logger: jobs,
 	}
 	if facts.Upstream {
 		m.hub, err = hub.New(hub.Options{

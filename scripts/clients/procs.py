@@ -133,7 +133,7 @@ class Agent(Process):
         gossip, swarm = free_ports(2)
         self.gossip, self.socket = f"127.0.0.1:{gossip}", f"{work}/sock"
         self.env = clean_env(HF_HOME=self.home, HF_ENDPOINT=hub.url, HOME=work)
-        argv = [self.binary, "agent", "--state-dir", f"{work}/state", "--bind", "127.0.0.1", "--gossip-port", str(gossip), "--swarm-port", str(swarm),
+        argv = [self.binary, "agent", "--state-dir", f"{work}/state", "--bind", "127.0.0.1", "--gateway", "off", "--gossip-port", str(gossip), "--swarm-port", str(swarm),
                 "--swarm-key-file", key, "--socket", self.socket, *(["--join", join] if join else [])]
         super().__init__(os.path.basename(work), argv, self.env, f"{work}/log")
         wait(f"agent {self.name} answers", 30, self.ready)

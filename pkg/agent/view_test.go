@@ -298,3 +298,26 @@ func TestReadErrors(t *testing.T) {
 		}
 	})
 }
+
+// G25: a renamed repository.
+//
+// It is answered under the name that was asked for, and lies in the cache under
+// that.
+func TestG25RenamedRepository(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		commit := r.model("org/m")
+		r.hub.AddRepo(hubtest.RepoSpec{ID: "org/old", RenamedTo: "org/m"})
+		u := r.units[0]
+		v := u.pin("org/old")
+		if v.Outline.Repo.Name != "org/old" || v.Outline.Commit != commit {
+			t.Errorf("%s at %s", v.Outline.Repo, v.Outline.Commit)
+		}
+		if got, err := u.read(v, "config.json"); err != nil || string(got) != `{"a":1}` {
+			t.Errorf("%q %v", got, err)
+		}
+		time.Sleep(time.Second)
+		if r.refOnDisk(u, "org/old", "main") != string(commit) {
+			t.Error("it is not in the cache under its old name")
+		}
+	})
+}

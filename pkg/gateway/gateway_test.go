@@ -652,3 +652,21 @@ func TestTooManyReaders(t *testing.T) {
 		}
 	})
 }
+
+// G20: a file over 50 GB.
+//
+// The HEAD is answered with the size, and has the file brought into the cache:
+// Python's client refuses to GET it, and finds it there the next time.
+func TestG20HugeFile(t *testing.T) {
+	atDesk(t, func(t *testing.T, d *desk) {
+		m := d.model()
+		f := fileOf("huge.bin", []byte(noise(3, 2000)))
+		f.Blob.Size = 60_000_000_000
+		m.outline.Files = append(m.outline.Files, f)
+		d.lands("huge.bin", "")
+		resp := d.ask("HEAD", "/org/model/resolve/main/huge.bin")
+		if resp.StatusCode != 200 || resp.ContentLength != f.Blob.Size || !slices.Contains(d.started, "huge.bin") {
+			t.Errorf("%s, %d bytes, started %q", resp.Status, resp.ContentLength, d.started)
+		}
+	})
+}

@@ -164,7 +164,6 @@ type landing struct {
 	here  int64
 	fault error
 	news  chan struct{}
-	open  int
 }
 
 // whole is a file that is on the disk.

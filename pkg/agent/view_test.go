@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -318,6 +319,42 @@ func TestG25RenamedRepository(t *testing.T) {
 		time.Sleep(time.Second)
 		if r.refOnDisk(u, "org/old", "main") != string(commit) {
 			t.Error("it is not in the cache under its old name")
+		}
+	})
+}
+
+// Small files that share an extent, read by eight workers on each of three nodes
+// that don't keep step: every one leaves the Hub once.
+func TestReadManySmallFiles(t *testing.T) {
+	inRoom(t, 3, func(t *testing.T, r *room) {
+		var files []hubtest.File
+		for i := range 48 {
+			files = append(files, hubtest.File{Path: fmt.Sprintf("f%02d", i), Content: hubtest.Generated(uint64(i), int64(1000*(i+1)))})
+		}
+		commit := r.hub.AddRepo(hubtest.RepoSpec{ID: "org/small", Files: files})
+		var wg sync.WaitGroup
+		for n, u := range r.units {
+			next := make(chan string)
+			wg.Go(func() {
+				time.Sleep(time.Duration(n) * 17 * time.Millisecond)
+				for _, f := range files {
+					next <- f.Path
+				}
+				close(next)
+			})
+			for range 8 {
+				wg.Go(func() {
+					for path := range next {
+						if _, err := u.read(u.pin("org/small@"+string(commit)), path); err != nil {
+							t.Errorf("%s: %v", path, err)
+						}
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if got := r.hub.MaxCoverage(""); got != 1 {
+			t.Errorf("%v copies, one byte %d times", r.hub.Copies(), got)
 		}
 	})
 }

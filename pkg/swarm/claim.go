@@ -142,7 +142,7 @@ func (n *Node) needs(t *extentTask) map[plan.Piece]bool {
 	out := map[plan.Piece]bool{}
 	for _, span := range t.extent.Spans {
 		s := n.blobs[span.Blob]
-		if s == nil {
+		if s == nil || !s.surveyed() {
 			continue
 		}
 		for i := span.First; i < span.First+span.Count; i++ {
@@ -202,14 +202,14 @@ func (n *Node) startExtent(now time.Time, t *extentTask) {
 		n.announce(t, plan.Released)
 		return
 	}
-	ctx, cancel := context.WithCancelCause(j.ctx)
+	// Not the job's context: what is fetched may be for others too, who go on when
+	// it ends. leaveExtent stops it when nobody is left.
+	ctx, cancel := context.WithCancelCause(n.ctx)
 	t.cancel, t.progress, t.told = cancel, 0, now
 	n.announce(t, plan.Fetching)
 	extent := n.readers.From(t.extent)
 	n.tasks.Go(func() error {
 		defer cancel(nil)
-		stop := context.AfterFunc(n.ctx, func() { cancel(errStopped) })
-		defer stop()
 		err := n.fetchUpstream(ctx, j.Upstream, t, extent, need)
 		n.post(func() { n.extentDone(t, j, err) })
 		return nil
@@ -286,7 +286,10 @@ func (n *Node) extentDone(t *extentTask, j *job, err error) {
 	t.cancel, t.dirty = nil, true
 	n.seats.Finished(now, t.key, err != nil)
 	n.announce(t, plan.Released)
-	if err == nil || !n.jobs[j] || errors.Is(err, errYielded) || errors.Is(err, errElsewhere) {
+	if !n.jobs[j] {
+		j = n.payer(t) // of those that are left
+	}
+	if err == nil || j == nil || errors.Is(err, errYielded) || errors.Is(err, errElsewhere) {
 		return
 	}
 	j.trouble = err

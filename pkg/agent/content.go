@@ -45,10 +45,11 @@ func (c *Content) Start() error {
 	return nil
 }
 
+// Here tells whether the repository has the content, of this file or another one.
+func (c *Content) Here() bool { return c.agent.opt.Cache.Has(c.view.Outline.Repo, c.file.Blob) }
+
 // here tells whether the file is in the snapshot.
-func (c *Content) here() bool {
-	return c.view.has(c.file.Path) && c.agent.opt.Cache.Has(c.view.Outline.Repo, c.file.Blob)
-}
+func (c *Content) here() bool { return c.view.has(c.file.Path) && c.Here() }
 
 // Whole returns the file when all of it is here, nil otherwise. It is closed with
 // the Content.

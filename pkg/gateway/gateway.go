@@ -44,6 +44,8 @@ type Snapshot interface {
 type Content interface {
 	// Start has the file brought here, without waiting for it.
 	Start() error
+	// Here tells whether the content is in the cache already, under whatever name.
+	Here() bool
 	// Whole returns the file when all of it is here, nil otherwise. Close closes it.
 	Whole() *os.File
 	// Await waits until the byte at off can be read, and returns how many verified

@@ -63,6 +63,11 @@ func TestG03HeadBeforeAnyByte(t *testing.T) {
 		if len(d.started) > 0 {
 			t.Errorf("started %q", d.started)
 		}
+		// What the cache has as another file gets its name in this commit.
+		d.ask("HEAD", "/org/model/resolve/main/config.json")
+		if !slices.Equal(d.started, []string{"config.json"}) {
+			t.Errorf("started %q", d.started)
+		}
 	})
 }
 
@@ -151,6 +156,7 @@ func TestG05ETagForm(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
 		m := d.model()
 		d.lands("model.safetensors", noise(1, 300_000))
+		d.lands("config.json", `{"a":1}`)
 		for path, digits := range map[string]int{"config.json": 40, "model.safetensors": 64} {
 			f, _ := m.File(path)
 			etag := d.ask("HEAD", "/org/model/resolve/main/"+path).Header.Get("ETag")

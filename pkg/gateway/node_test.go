@@ -202,6 +202,8 @@ type reader struct {
 
 func (r *reader) Start() error { r.note(); return nil }
 
+func (r *reader) Here() bool { return r.path != "" }
+
 func (r *reader) Whole() *os.File {
 	if r.path == "" {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -15,6 +16,10 @@ import (
 
 // watchEvery is how often a watcher of a job hears of it when no state changes.
 const watchEvery = 500 * time.Millisecond
+
+// maxJobs bounds the jobs that run: a client of the gateway starts one for each
+// file.
+const maxJobs = 4096
 
 // errLeft ends a job whose last caller went away and wanted it to.
 var errLeft = Errorf(Other, "no caller waits for it any more")
@@ -72,6 +77,9 @@ func (a *Agent) join(req Request, f filter) (*job, error) {
 	}
 	key := req.key()
 	j := a.jobs[key]
+	if j == nil && len(a.jobs) >= maxJobs {
+		return nil, Errorf(Stalled, "%d jobs are running", len(a.jobs))
+	}
 	if j == nil {
 		j = a.start(key, req, f)
 	}
@@ -117,10 +125,14 @@ func (a *Agent) end(j *job, err error) {
 
 func (a *Agent) logEnd(v Job, err error) {
 	if err != nil {
-		a.log.Warn("job failed", "ref", v.Ref, "kind", string(v.Kind), "error", err)
+		a.log.Warn("job failed", "ref", v.Ref, "file", v.File, "kind", string(v.Kind), "error", err)
 		return
 	}
-	a.log.Info("job done", "ref", v.Ref, "commit", v.Commit, "files", v.Files, "bytes", v.Total,
+	level := slog.LevelInfo
+	if v.File != "" {
+		level = slog.LevelDebug // one of many
+	}
+	a.log.Log(a.base, level, "job done", "ref", v.Ref, "file", v.File, "commit", v.Commit, "files", v.Files, "bytes", v.Total,
 		"here", v.Here, "upstream", v.Upstream, "peers", v.FromPeers(), "took", v.Finished.Sub(v.Started).Round(time.Millisecond))
 }
 

@@ -227,7 +227,9 @@ func (a *Agent) Pin(ctx context.Context, ref pieces.Ref, reading bool) (*View, e
 		return nil, fmt.Errorf("pin %s: %w", ref, err)
 	}
 	if !pieces.IsCommit(ref.Revision) && v.ask(ref.Revision) && v.missing() == 0 {
-		return v, a.complete(ctx, v)
+		if err := a.complete(a.base, v); err != nil { // who only reads is not to suffer
+			a.log.Warn("a snapshot of which every file is here can't be named", "ref", ref.String(), "error", err)
+		}
 	}
 	return v, nil
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -13,24 +14,43 @@ const (
 	writeStep = 8 << 20
 )
 
-// boundedListener bounds the writes of its connections.
-type boundedListener struct{ net.Listener }
+// maxConns is how many connections there are at once; more wait to be accepted.
+const maxConns = 1024
+
+// boundedListener bounds its connections: how many there are, and what they wait
+// for.
+type boundedListener struct {
+	net.Listener
+	room chan struct{}
+}
 
 // Accept implements net.Listener.
 func (l boundedListener) Accept() (net.Conn, error) {
+	l.room <- struct{}{} // connections end: each of their waits is bounded
 	c, err := l.Listener.Accept()
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return boundedConn{tcp}, nil
+	tcp, ok := c.(*net.TCPConn)
+	if err != nil || !ok {
+		<-l.room
+		return c, err
 	}
-	return c, err
+	return &boundedConn{tcp, sync.OnceFunc(func() { <-l.room })}, nil
 }
 
 // boundedConn gives up on a client that takes nothing. It stays a connection that
 // files leave by sendfile on.
-type boundedConn struct{ *net.TCPConn }
+type boundedConn struct {
+	*net.TCPConn
+	gone func()
+}
+
+// Close implements net.Conn.
+func (c *boundedConn) Close() error {
+	c.gone()
+	return c.TCPConn.Close()
+}
 
 // Write implements io.Writer.
-func (c boundedConn) Write(p []byte) (int, error) {
+func (c *boundedConn) Write(p []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return 0, err
 	}
@@ -38,7 +58,7 @@ func (c boundedConn) Write(p []byte) (int, error) {
 }
 
 // ReadFrom implements io.ReaderFrom. net/http hands over a limited file.
-func (c boundedConn) ReadFrom(r io.Reader) (total int64, err error) {
+func (c *boundedConn) ReadFrom(r io.Reader) (total int64, err error) {
 	limited, ok := r.(*io.LimitedReader)
 	if !ok {
 		limited = &io.LimitedReader{R: r, N: 1<<63 - 1}

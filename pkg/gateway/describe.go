@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"p2pagent/pkg/pieces"
 )
@@ -198,6 +199,7 @@ func below(files []pieces.File, folder string) bool {
 
 func readPaths(w http.ResponseWriter, r *http.Request) (paths []string, expand bool, err error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxPathsBody)
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(readHeader)) // best effort: some connections have none
 	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
 		err := r.ParseForm()
 		return r.PostForm["paths"], truth(r.PostForm.Get("expand")), err

@@ -132,7 +132,7 @@ func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 		case <-done:
 		}
 	})
-	if err := srv.Serve(boundedListener{l}); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(boundedListener{l, make(chan struct{}, maxConns)}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

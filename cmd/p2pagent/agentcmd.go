@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -69,19 +70,22 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	if s.SwarmKeyFile == "" {
 		log.Warn("no swarm key: everybody who reaches the ports is a member")
 	}
-	err = m.run(ctx, func(ctx context.Context) error {
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, listener) })
-		g.Go(func() error { return m.serveGateway(ctx, clients) })
-		g.Go(func() error { return m.notify(ctx) })
-		return g.Wait()
-	})
+	err = m.run(ctx, func(ctx context.Context) error { return m.answer(ctx, listener, clients) })
 	err = errors.Join(err, m.Close())
 	if cause := context.Cause(ctx); err == nil && cause != nil {
 		log.Info("stopped", "why", cause.Error())
 		return cause
 	}
 	return err
+}
+
+// answer serves commands on the control socket, and Hub clients, until ctx ends.
+func (m *member) answer(ctx context.Context, commands, clients net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, commands) })
+	g.Go(func() error { return m.serveGateway(ctx, clients) })
+	g.Go(func() error { return m.notify(ctx) })
+	return g.Wait()
 }
 
 // readyWait is how long a start may take before systemd is told that it worked:

@@ -38,13 +38,19 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 	if err := a.landed(ctx, listed.outline, files); err != nil {
 		return err
 	}
-	if err := a.keepAccess(listed.outline.Repo); err != nil {
+	return a.writeDown(j.req.Ref, listed)
+}
+
+// writeDown keeps what is known of a snapshot that is in the cache now.
+func (a *Agent) writeDown(ref pieces.Ref, l listing) error {
+	if err := a.keepAccess(l.outline.Repo); err != nil {
 		return err
 	}
-	if listed.seeded { // so that this member says the same of it to the next
-		return a.remember(note{Ref: j.req.Ref.String(), Commit: string(name.commit), Seeded: true})
+	if !l.seeded {
+		return nil
 	}
-	return nil
+	// So that this member says the same of it to the next.
+	return a.remember(note{Ref: ref.String(), Commit: string(l.outline.Commit), Seeded: true})
 }
 
 // choose returns the files that the request means. One file comes with those of

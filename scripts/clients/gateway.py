@@ -66,6 +66,8 @@ def finish(client, state, p, limit=180):
         check(client, call, state, ok, detail)
 
 
+# G02: the real @huggingface/hub from npm.
+# modelInfo, listFiles, downloadFile, fileExists and snapshotDownload succeed, an empty file in the repository included.
 def node(agent, state, rows):
     p = subprocess.Popen(["node", f"{HERE}/gateway_node.mjs", agent.gateway, f"{WORK}/js-{agent.name}", json.dumps(rows)],
                          env=procs.clean_env(MODULES=MODULES), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -2,9 +2,6 @@
 //
 // gateway_node.mjs URL CACHE JOB: JOB is JSON [[repo_type, repo_id, revision, commit, {path: sha256}, unknown path]].
 // Prints one JSON array of [call, ok, detail].
-//
-// G02: the real @huggingface/hub from npm.
-// modelInfo, listFiles, downloadFile, fileExists and snapshotDownload succeed, an empty file in the repository included.
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";

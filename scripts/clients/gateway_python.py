@@ -46,8 +46,8 @@ def same(call, top, files):
     check(call, not wrong and have == set(files), f"{top}: {wrong or sorted(have ^ set(files))}")
 
 
-# X01, X02: Xet fields reach no client.
-# With hf_xet installed the client still downloads by plain GETs from the gateway, and writes no Xet hash into its cache.
+# X01: Xet hashes reach no client.
+# With hf_xet installed the client downloads by plain GETs from the gateway, and writes no Xet hash into its cache.
 def xet():
     check("hf_xet is installed", importlib.util.find_spec("hf_xet"), "")
     for top, _, names in os.walk(os.environ["HF_HOME"]):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (p *program) agentCmd() *cobra.Command {
 		if err := errors.Join(s.load()); err != nil {
 			return err
 		}
-		if err := s.checkKey(); err != nil {
+		if err := cmp.Or(s.checkKey(), s.checkHub()); err != nil {
 			return err
 		}
 		return p.serve(cmd.Context(), s)

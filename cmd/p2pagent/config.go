@@ -8,11 +8,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"p2pagent/internal/doctor"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub"
 )
@@ -92,6 +94,13 @@ func (s *settings) names() []string {
 	return out
 }
 
+// showOnly leaves the other flags out of help; they work all the same.
+func (s *settings) showOnly(names ...string) {
+	for _, name := range s.names() {
+		s.flags.Lookup(name).Hidden = !slices.Contains(names, name)
+	}
+}
+
 // set takes the first source that has the option.
 func (s *settings) set(name string, file configFile) error {
 	f := s.flags.Lookup(name)
@@ -154,9 +163,6 @@ func (s *settings) fill() error {
 	if s.StateDir == "" {
 		s.StateDir = s.place.stateDir(s.HubCache)
 	}
-	if s.origins["hub-endpoint"] == "env HF_ENDPOINT" && s.isGateway(s.HubEndpoint) {
-		s.HubEndpoint, s.origins["hub-endpoint"] = "", "default" // it is for this node's clients
-	}
 	if s.HubEndpoint == "" {
 		s.HubEndpoint = hub.DefaultEndpoint
 	}
@@ -177,7 +183,7 @@ func absolute(path *string) (err error) {
 func (s *settings) check() []error {
 	faults := []error{
 		s.port("gossip-port", s.GossipPort), s.port("swarm-port", s.SwarmPort),
-		s.ip("bind", s.Bind), s.ip("advertise", s.Advertise), s.endpoint(),
+		s.ip("bind", s.Bind), s.ip("advertise", s.Advertise), s.endpoint(), s.gatewayFault(), s.openFault(),
 	}
 	if s.GossipPort == s.SwarmPort && s.GossipPort != 0 {
 		faults = append(faults, s.fault("swarm-port", "%d is the gossip port too", s.SwarmPort))
@@ -197,7 +203,7 @@ func (s *settings) check() []error {
 	for _, j := range s.Join {
 		faults = append(faults, s.member(j))
 	}
-	return append(faults, s.checkGateway()...)
+	return faults
 }
 
 func (s *settings) fault(name, format string, args ...any) error {
@@ -242,4 +248,14 @@ func (s *settings) checkKey() error {
 	}
 	return &agent.Error{Kind: agent.Usage, Message: "no swarm key: name one with --swarm-key-file",
 		Hint: "make it once with `p2pagent keygen FILE` and give every node a copy; --insecure runs without"}
+}
+
+// checkHub is for agents that would fetch from their own gateway: clients of the
+// node have it as HF_ENDPOINT, the agent must not.
+func (s *settings) checkHub() error {
+	if !s.asksHub() || !doctor.SameHost(s.HubEndpoint, s.gatewayAddr()) {
+		return nil
+	}
+	return &agent.Error{Kind: agent.Usage, Message: s.fault("hub-endpoint", "%s is the gateway of this agent itself", s.HubEndpoint).Error(),
+		Hint: "unset HF_ENDPOINT for the agent, or name the Hub with --hub-endpoint"}
 }

@@ -59,7 +59,7 @@ var samples = map[string][4]string{
 	"ranges":         {"4", "5", "6", "4"},
 	"label":          {"a=1", "b=2", "{c: 3}", "a=1"},
 	"socket":         {"/s1", "/s2", "/s3", "/s1"},
-	"gateway":        {"127.0.0.1:1", "off", "127.0.0.1:3", "127.0.0.1:1"},
+	"gateway":        {"127.0.0.1:1", "off", "localhost:3", "127.0.0.1:1"},
 	"gateway-open":   {"org/a,datasets/b", "*", "[org/c]", "org/a,datasets/b"},
 	"upload-limit":   {"1kB", "2MiB", "3000", "1000"},
 	"download-limit": {"1kB", "2MiB", "3000", "1000"},

@@ -56,6 +56,9 @@ func (p *program) configValidateCmd() *cobra.Command {
 		if err := s.load(); err != nil {
 			return err
 		}
+		if err := s.checkHub(); err != nil {
+			return err
+		}
 		fmt.Fprintln(p.stderr, "p2pagent: the settings are valid")
 		return nil
 	}

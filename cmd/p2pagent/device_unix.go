@@ -6,19 +6,29 @@ import (
 	"syscall"
 )
 
-// device returns the filesystem of the deepest folder of path that exists.
-func device(path string) (uint64, bool) {
+// nearest returns the deepest folder of path that exists.
+func nearest(path string) (string, os.FileInfo) {
 	for {
 		info, err := os.Stat(path)
-		if st, ok := sysStat(info); err == nil && ok {
-			return uint64(st.Dev), true
+		if err == nil && info.IsDir() {
+			return path, info
 		}
 		up := filepath.Dir(path)
 		if up == path {
-			return 0, false
+			return path, nil
 		}
 		path = up
 	}
+}
+
+// device returns the filesystem that path is on, or would be.
+func device(path string) (uint64, bool) {
+	_, info := nearest(path)
+	st, ok := sysStat(info)
+	if !ok {
+		return 0, false
+	}
+	return uint64(st.Dev), true
 }
 
 func sysStat(info os.FileInfo) (*syscall.Stat_t, bool) {

@@ -81,7 +81,7 @@ func startGateway(t *testing.T, hubURL string, env map[string]string) *gatewayRi
 
 func (g *gatewayRig) ask(method, path, token string) *http.Response {
 	g.t.Helper()
-	req, err := http.NewRequestWithContext(g.t.Context(), method, g.m.gateway+path, nil)
+	req, err := http.NewRequestWithContext(g.t.Context(), method, "http://"+g.m.gateway+path, nil)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestG18CallersToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := startGateway(t, url, map[string]string{"HF_TOKEN_PATH": token})
-	if !strings.HasPrefix(g.m.gateway, "http://127.0.0.1:") {
+	if !strings.HasPrefix(g.m.gateway, "127.0.0.1:") {
 		t.Errorf("it listens on %s", g.m.gateway)
 	}
 	for token, want := range map[string]string{"": "403 GatedRepo", "hf_another": "401 Unauthorized", canary: "200 "} {
@@ -248,26 +248,25 @@ func TestGatewayHidesXet(t *testing.T) {
 	}
 }
 
-// The default port is not worth failing for, one that was asked for is; and the
-// agent's own address in HF_ENDPOINT is for its clients.
+// What the gateway's settings take, and the agent's own gateway as its Hub.
 func TestGatewaySettings(t *testing.T) {
-	s, err := load(t, nil, map[string]string{"HF_ENDPOINT": "http://localhost:8090"}, "")
-	if err != nil || s.HubEndpoint != "https://huggingface.co" {
-		t.Errorf("HF_ENDPOINT at the gateway: %q %v", s.HubEndpoint, err)
-	}
-	for _, args := range [][]string{
-		{"--hub-endpoint", "http://127.0.0.1:8090"}, {"--gateway", "nonsense"}, {"--gateway-open", "a/b/c/d"},
+	self := map[string]string{"HF_ENDPOINT": "http://localhost:8090"}
+	for _, c := range []struct {
+		args []string
+		env  map[string]string
+		good bool
+	}{
+		{[]string{"--gateway", "nonsense"}, nil, false}, {[]string{"--gateway", "127.0.0.1:http"}, nil, false}, {[]string{"--gateway-open", "a/b/c/d"}, nil, false},
+		{[]string{"--gateway", ""}, nil, true}, {[]string{"--gateway-open", "org/a,datasets/b"}, nil, true}, {[]string{"--gateway-open", "*"}, nil, true},
+		{nil, self, false}, {[]string{"--gateway", "0.0.0.0:8090"}, self, false}, {[]string{"--hub-endpoint", "http://127.0.0.1:8090"}, nil, false},
+		{[]string{"--gateway", "off"}, self, true}, {[]string{"--gateway", "127.0.0.1:1234"}, self, true}, {[]string{"--upstream=false"}, self, true},
 	} {
-		if _, err := load(t, args, nil, ""); err == nil {
-			t.Errorf("%q is accepted", args)
+		s, err := load(t, c.args, c.env, "")
+		if err == nil {
+			err = s.checkHub()
 		}
-	}
-	for _, args := range [][]string{
-		{"--gateway", "off", "--hub-endpoint", "http://127.0.0.1:8090"}, {"--gateway", ""}, {"--gateway-open", "org/a,datasets/b"}, {"--gateway-open", "*"},
-		{"--gateway", "127.0.0.1:1234", "--hub-endpoint", "http://127.0.0.1:8090"},
-	} {
-		if _, err := load(t, args, nil, ""); err != nil {
-			t.Errorf("%q: %v", args, err)
+		if (err == nil) != c.good || err != nil && exitCode(err) != 2 {
+			t.Errorf("%q %v: %v", c.args, c.env, err)
 		}
 	}
 }

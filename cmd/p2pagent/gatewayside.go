@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
-	"strings"
+	"strconv"
 	"syscall"
 
 	"p2pagent/pkg/agent"
@@ -114,12 +113,23 @@ func refusal(err error) error {
 // variable counts as none.
 const off = "off"
 
-// gatewayAddr returns where the gateway listens, "" for nowhere.
+// gatewayAddr returns where an agent's clients would find the gateway, "" for
+// nowhere. An agent that runs knows better: its port may be any.
 func (s *settings) gatewayAddr() string {
 	if s.Gateway == off {
 		return ""
 	}
-	return s.Gateway
+	return near(s.Gateway)
+}
+
+// near is how this node reaches an address that is listened on: all addresses of
+// a machine are no place to go to.
+func near(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip, parseErr := netip.ParseAddr(host); err == nil && (host == "" || parseErr == nil && ip.IsUnspecified()) {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
 
 // listenGateway opens the gateway's port. When the default one is taken, the agent
@@ -129,7 +139,7 @@ func (m *member) listenGateway() (net.Listener, error) {
 	if s.gatewayAddr() == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", s.gatewayAddr())
+	l, err := net.Listen("tcp", s.Gateway)
 	if errors.Is(err, syscall.EADDRINUSE) && s.origins["gateway"] == "default" {
 		m.log.Warn("no gateway: another process has its port; choose one with --gateway", "address", s.Gateway)
 		return nil, nil
@@ -137,7 +147,7 @@ func (m *member) listenGateway() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the gateway: %w", err)
 	}
-	m.gateway = "http://" + l.Addr().String()
+	m.gateway = near(l.Addr().String())
 	if a, err := netip.ParseAddrPort(l.Addr().String()); err == nil && !a.Addr().IsLoopback() {
 		m.log.Warn("the gateway can be reached from other machines, and serves them what this node may read", "address", l.Addr().String())
 	}
@@ -175,33 +185,24 @@ func openRepos(list []string) (repos []pieces.Repo, every bool, err error) {
 	return repos, false, nil
 }
 
-func (s *settings) checkGateway() []error {
-	var faults []error
-	if addr := s.gatewayAddr(); addr != "" {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			faults = append(faults, s.fault("gateway", "%q, want host:port, or %s", addr, off))
-		}
+func (s *settings) gatewayFault() error {
+	if s.gatewayAddr() == "" {
+		return nil
 	}
+	if _, port, err := net.SplitHostPort(s.Gateway); err != nil || !isPort(port) {
+		return s.fault("gateway", "%q, want host:port, or %s", s.Gateway, off)
+	}
+	return nil
+}
+
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
+}
+
+func (s *settings) openFault() error {
 	if _, _, err := openRepos(s.GatewayOpen); err != nil {
-		faults = append(faults, s.fault("gateway-open", "%w", err))
+		return s.fault("gateway-open", "%w", err)
 	}
-	if s.isGateway(s.HubEndpoint) {
-		faults = append(faults, s.fault("hub-endpoint", "%s is the gateway of this agent itself", s.HubEndpoint))
-	}
-	return faults
-}
-
-// isGateway tells whether an endpoint is this agent's own gateway.
-func (s *settings) isGateway(endpoint string) bool {
-	u, err := url.Parse(endpoint)
-	host, port, splitErr := net.SplitHostPort(s.gatewayAddr())
-	if err != nil || splitErr != nil || u.Port() != port || port == "0" {
-		return false
-	}
-	return strings.EqualFold(u.Hostname(), host) || isLoopback(u.Hostname()) && (host == "" || isLoopback(host))
-}
-
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
+	return nil
 }

@@ -42,6 +42,14 @@ type limitedReader struct {
 	limit *rate.Limiter
 }
 
+// Host implements what agent.Hub says of a body, if the one below does.
+func (r *limitedReader) Host() string {
+	if b, ok := r.ReadCloser.(interface{ Host() string }); ok {
+		return b.Host()
+	}
+	return ""
+}
+
 func (r *limitedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p[:min(len(p), limitStep)])
 	if n > 0 {

@@ -8,9 +8,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"p2pagent/internal/buffers"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/hub"
@@ -26,18 +26,18 @@ type member struct {
 	log      *slog.Logger
 
 	cache   *cachefs.Cache
-	host    host.Host
+	host    *swarm.Host
 	members *swarm.Members
 	node    *swarm.Node
 	hub     *hub.Client // nil when the Hub is not asked
 	agent   *agent.Agent
 	side    *swarmSide
-	gateway string // its URL; "" without one
+	gateway string // host:port where clients of this node find it; "" without one
 }
 
-// seederMemory bounds unfinished pieces: eight ranges of small pieces, two of the
-// largest. It is the largest part of an agent's memory.
-const seederMemory = 32 << 20
+// Unfinished pieces are the largest part of an agent's memory, whatever the model.
+// Eight small ones or two of the largest fit; those from upstream may take all.
+const pieceMemory = 32 << 20
 
 // newMember builds a member out of its settings. It takes the cache's lock and
 // opens the swarm port; Close gives both back. jobs gets the lines on jobs, log
@@ -89,10 +89,11 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	if err != nil {
 		return nil, err
 	}
+	pool := buffers.New(pieceMemory)
 	m.node, err = swarm.New(swarm.Config{
 		Host: m.host, Members: m.members, Store: m.cache, Signer: signer, Name: facts.Name, Software: facts.Software,
 		Records:  func(key string) ([]byte, bool) { return m.agent.Record(key) },
-		Fetchers: s.Fetchers, Ranges: s.Ranges, UpstreamMemory: seederMemory, Upstream: facts.Upstream,
+		Fetchers: s.Fetchers, Ranges: s.Ranges, Memory: pieceMemory, Buffers: pool, Upstream: facts.Upstream,
 		UploadLimit: int64(s.UploadLimit), DownloadLimit: int64(s.DownloadLimit),
 		OnHold: m.held, Logger: log.With("part", "swarm"),
 	})
@@ -102,7 +103,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.side = &swarmSide{node: m.node, members: m.members}
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
-		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: seederMemory, Logger: log.With("part", "seeder")}),
+		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),
 		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Prefer: m.node.Prefer, Logger: jobs,
 	}
 	if facts.Upstream {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
-	"golang.org/x/sys/unix"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/agent"
@@ -105,11 +104,8 @@ func netAddr(a multiaddr.Multiaddr) (netip.AddrPort, error) {
 // freeBytes returns what an ordinary user can still write to dir; 0 when that
 // can't be told.
 func freeBytes(dir string) int64 {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0
-	}
-	return int64(st.Bavail) * int64(st.Bsize)
+	fs, _ := statfs(dir)
+	return fs.Free
 }
 
 // about returns what status says of the process.

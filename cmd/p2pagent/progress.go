@@ -221,6 +221,9 @@ func amounts(v agent.Job) string {
 		if v.Waiting != "" {
 			parts = append(parts, "waiting for "+v.Waiting)
 		}
+		if v.Host != "" {
+			parts = append(parts, "upstream is "+v.Host)
+		}
 		if v.Unheld > 0 {
 			parts = append(parts, fmt.Sprintf("%d pieces nobody holds yet", v.Unheld))
 		}

@@ -47,9 +47,9 @@ func (p *program) root() *cobra.Command {
 	root.SetErr(p.stderr)
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "model", Title: "Models:"}, &cobra.Group{ID: "look", Title: "Look:"})
 	for group, list := range map[string][]*cobra.Command{
-		"run":   {p.agentCmd(), p.keygenCmd(), p.configCmd()},
+		"run":   {p.agentCmd(), p.keygenCmd(), p.configCmd(), p.envCmd()},
 		"model": {p.fetchCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.rmCmd()},
-		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd()},
+		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd(), p.doctorCmd()},
 	} {
 		for _, c := range list {
 			c.GroupID = group

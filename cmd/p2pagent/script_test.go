@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub/hubtest"
 )
@@ -39,28 +41,56 @@ type hubKey struct{}
 
 const scriptToken = "hf_canarycanarycanary"
 
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-		Setup: func(e *testscript.Env) error {
-			t := e.T().(hubtest.TB)
-			hub := hubtest.New(hubtest.Options{Token: scriptToken})
-			fill(hub)
-			e.Values[hubKey{}] = hub
-			for _, kv := range [][2]string{
-				{"HF_ENDPOINT", hub.Start(t)}, {"HF_HOME", e.WorkDir + "/hf"}, {"HOME", e.WorkDir + "/home"},
-				{"XDG_RUNTIME_DIR", e.WorkDir + "/run"}, {"P2PAGENT_SOCKET", e.WorkDir + "/run/s"}, {"TOKEN", scriptToken},
-				{"P2PAGENT_BIND", "127.0.0.1"}, {"P2PAGENT_GOSSIP_PORT", "0"}, {"P2PAGENT_SWARM_PORT", "0"},
-				{"P2PAGENT_GATEWAY", "off"},
-			} {
-				e.Setenv(kv[0], kv[1])
-			}
-			return os.Mkdir(filepath.Join(e.WorkDir, "run"), 0o700)
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort, "signal": cmdSignal,
-		},
-	})
+func TestScripts(t *testing.T) { play(t, testscript.Params{Dir: "testdata"}) }
+
+// script runs one script of testdata/faults.
+func script(t *testing.T, name string) {
+	t.Helper()
+	play(t, testscript.Params{Files: []string{"testdata/faults/" + name + ".txt"}})
+}
+
+// S22: kill -9 of an agent that has 26 MiB of 64 from upstream.
+//
+// Nothing is in blobs/, snapshots/ or refs/ before or after. Started again, it
+// fetches what is not in the six whole pieces that it had, and no byte more.
+func TestS22KilledHalfWay(t *testing.T) { script(t, "killed") }
+
+// S27: proxy variables in the environment, without an exception for loopback.
+//
+// Two agents and a Hub on loopback never ask the proxy; a Hub elsewhere is asked
+// through it.
+func TestS27ProxyVariables(t *testing.T) { script(t, "proxy") }
+
+// R15: an agent has a token and uses it.
+//
+// It is in no log, no answer of either member, and no file.
+func TestR15TokenIsNowhere(t *testing.T) { script(t, "token") }
+
+func play(t *testing.T, p testscript.Params) {
+	t.Helper()
+	leaktest.Check(t)
+	p.Setup, p.Cmds = setUp, map[string]func(*testscript.TestScript, bool, []string){
+		"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort,
+		"signal": cmdSignal, "until": cmdUntil, "within": cmdWithin,
+	}
+	testscript.Run(t, p)
+}
+
+// setUp gives each script a Hub and an environment of its own.
+func setUp(e *testscript.Env) error {
+	t := e.T().(hubtest.TB)
+	hub := hubtest.New(hubtest.Options{Token: scriptToken})
+	fill(hub)
+	e.Values[hubKey{}] = hub
+	for _, kv := range [][2]string{
+		{"HF_ENDPOINT", hub.Start(t)}, {"HF_HOME", e.WorkDir + "/hf"}, {"HOME", e.WorkDir + "/home"},
+		{"XDG_RUNTIME_DIR", e.WorkDir + "/run"}, {"P2PAGENT_SOCKET", e.WorkDir + "/run/s"}, {"TOKEN", scriptToken},
+		{"P2PAGENT_BIND", "127.0.0.1"}, {"P2PAGENT_GOSSIP_PORT", "0"}, {"P2PAGENT_SWARM_PORT", "0"},
+		{"P2PAGENT_GATEWAY", "off"},
+	} {
+		e.Setenv(kv[0], kv[1])
+	}
+	return os.Mkdir(filepath.Join(e.WorkDir, "run"), 0o700)
 }
 
 // fill puts in what the scripts ask for.
@@ -70,6 +100,7 @@ func fill(hub *hubtest.Server) {
 		{Path: "config.json", Content: text(`{"a":1}`)}, {Path: "model.safetensors", Content: hubtest.Generated(1, 5<<20)},
 		{Path: "sub/vocab.txt", Content: text("a\nb\n")}, {Path: "empty", Content: text("")}, {Path: "one", Content: text("x")},
 	}})
+	hub.AddRepo(hubtest.RepoSpec{ID: "org/large", Files: []hubtest.File{{Path: "model.safetensors", Content: hubtest.Generated(3, 64<<20)}}})
 	hub.AddRepo(hubtest.RepoSpec{ID: "org/gated", Gated: true, Files: []hubtest.File{{Path: "a", Content: text("a")}}})
 	hub.AddRepo(hubtest.RepoSpec{ID: "datasets/org/data", Files: []hubtest.File{{Path: "d.csv", Content: text("1,2\n")}}})
 	// Nobody has the room for this one.
@@ -92,16 +123,36 @@ func cmdCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// hub stall|down|slow|heal|bytes N changes the Hub or asks what it has sent.
+// hub CHANGE changes the Hub; hub bytes N asks what it has sent, hub asked waits
+// until somebody asks its CDN.
 func cmdHub(ts *testscript.TestScript, _ bool, args []string) {
 	hub := ts.Value(hubKey{}).(*hubtest.Server)
 	switch args[0] {
 	case "stall":
 		hub.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.CDN})
+	case "stallat":
+		at, err := strconv.ParseInt(args[1], 10, 64)
+		ts.Check(err)
+		hub.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.CDN, At: at})
+	case "asked":
+		waitFor(ts, "the CDN to be asked", func() bool { return hub.Stats().Calls[hubtest.CDN] > 0 })
 	case "silent":
 		hub.Fail(hubtest.Fault{Do: hubtest.Silent})
+	case "overloaded":
+		hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: 429, Header: map[string]string{"RateLimit": `"api";r=0;t=250`}})
 	case "wrong":
 		hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Path: args[1]})
+	case "login":
+		hub.Fail(hubtest.Fault{Do: hubtest.Login})
+	case "status":
+		status, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: status})
+	case "ahead":
+		span, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		date := time.Now().Add(span).UTC().Format(http.TimeFormat)
+		hub.Fail(hubtest.Fault{Do: hubtest.Headers, Header: map[string]string{"Date": date}})
 	case "heal":
 		hub.Heal()
 	case "reset":
@@ -124,15 +175,39 @@ func cmdReady(ts *testscript.TestScript, _ bool, args []string) {
 		path = args[0]
 	}
 	client := agent.NewClient(path)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	waitFor(ts, "an agent on "+path, func() bool {
 		_, err := client.Status(context.Background())
-		if err == nil {
-			return
-		}
+		return err == nil
+	})
+}
+
+func waitFor(ts *testscript.TestScript, what string, ok func() bool) {
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("no agent: %v", err)
+			ts.Fatalf("waited in vain for %s", what)
 		}
 	}
+}
+
+// until CMD... runs a command again and again until it succeeds.
+func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
+	waitFor(ts, fmt.Sprintf("%q to succeed", args), func() bool { return ts.Exec(args[0], args[1:]...) == nil })
+}
+
+// within DURATION CODE CMD... wants a command to end so soon with that exit code.
+// It has three tries: a busy machine is slow once, a wait that is too long always.
+func cmdWithin(ts *testscript.TestScript, _ bool, args []string) {
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	best := time.Hour
+	for range 3 {
+		start := time.Now()
+		cmdCode(ts, false, args[1:])
+		if best = min(best, time.Since(start)); best <= limit {
+			return
+		}
+	}
+	ts.Fatalf("took %v, want at most %v", best, limit)
 }
 
 // damage flips the first byte of a file, keeping its length.

@@ -64,11 +64,7 @@ func (p *program) newSession(cmd *cobra.Command) *session {
 	fs.SortFlags = false
 	fs.Var(&s.format, "format", "how to write results")
 	s.settings = p.newSettings(fs)
-	for _, name := range s.names() {
-		if name != "socket" && name != "config" {
-			fs.Lookup(name).Hidden = true
-		}
-	}
+	s.showOnly("socket", "config")
 	return s
 }
 
@@ -113,7 +109,7 @@ func (s *session) refuseUnused() error {
 }
 
 // client returns the agent on the socket.
-func (s *session) client() *agent.Client {
+func (s *settings) client() *agent.Client {
 	if s.Socket != "" {
 		return agent.NewClient(s.Socket)
 	}

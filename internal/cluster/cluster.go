@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/pkg/swarm"
@@ -51,7 +50,7 @@ type Node struct {
 	Identity ed25519.PrivateKey
 	Peer     peer.ID
 	Gater    *swarm.Gater
-	Host     host.Host
+	Host     *swarm.Host
 	Gossip   memberlist.Transport
 }
 
@@ -116,7 +115,7 @@ func (c *Cluster) Start(n *Node) (err error) {
 	n.Gater = swarm.NewGater(n.Key)
 	o := swarm.HostOptions{
 		Identity: n.Identity, Listen: n.SwarmAddr(), Advertise: []string{n.SwarmAddr()},
-		Gater: n.Gater, Software: c.opts.Software, Transport: c.Net.Streams(n.IP),
+		Gater: n.Gater, Software: c.opts.Software, Net: c.Net.At(n.IP),
 	}
 	if c.opts.Host != nil {
 		c.opts.Host(n.Index, &o)

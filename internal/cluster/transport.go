@@ -9,93 +9,27 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/transport"
-	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
+
+	"p2pagent/pkg/swarm"
 )
 
-// streams is a libp2p transport over a Network in the place of TCP.
-type streams struct {
-	net      *Network
-	ip       netip.Addr
-	upgrader transport.Upgrader
-	limits   network.ResourceManager
+// machine is a Network as one of its machines sees it.
+type machine struct {
+	net *Network
+	ip  netip.Addr
 }
 
-// Streams returns a libp2p transport constructor for the machine ip.
-func (n *Network) Streams(ip netip.Addr) any {
-	return func(u transport.Upgrader, limits network.ResourceManager) *streams {
-		return &streams{net: n, ip: ip, upgrader: u, limits: limits}
-	}
+// At returns the network as the machine ip sees it, whatever address it is told
+// to listen on.
+func (n *Network) At(ip netip.Addr) swarm.Net { return machine{n, ip} }
+
+func (m machine) Listen(at netip.AddrPort) (net.Listener, error) {
+	return m.net.Listen(netip.AddrPortFrom(m.ip, at.Port()))
 }
 
-func (s *streams) Dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
-	scope, err := s.limits.OpenConnection(network.DirOutbound, true, raddr)
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.dial(ctx, raddr, p, scope)
-	if err != nil {
-		scope.Done()
-		return nil, err
-	}
-	return c, nil
+func (m machine) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	return m.net.Dial(ctx, m.ip, to)
 }
-
-func (s *streams) dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID, scope network.ConnManagementScope) (transport.CapableConn, error) {
-	if err := scope.SetPeer(p); err != nil {
-		return nil, err
-	}
-	to, err := addrPort(raddr)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := s.net.Dial(ctx, s.ip, to)
-	if err != nil {
-		return nil, err
-	}
-	c, err := manet.WrapNetConn(raw)
-	if err != nil {
-		raw.Close()
-		return nil, err
-	}
-	return s.upgrader.Upgrade(ctx, s, c, network.DirOutbound, p, scope)
-}
-
-func addrPort(a ma.Multiaddr) (netip.AddrPort, error) {
-	na, err := manet.ToNetAddr(a)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return netip.ParseAddrPort(na.String())
-}
-
-func (s *streams) Listen(laddr ma.Multiaddr) (transport.Listener, error) {
-	at, err := addrPort(laddr)
-	if err != nil {
-		return nil, err
-	}
-	l, err := s.net.Listen(netip.AddrPortFrom(s.ip, at.Port()))
-	if err != nil {
-		return nil, err
-	}
-	ml, err := manet.WrapNetListener(l)
-	if err != nil {
-		return nil, err
-	}
-	return s.upgrader.UpgradeGatedMaListener(s, s.upgrader.GateMaListener(ml)), nil
-}
-
-func (s *streams) CanDial(a ma.Multiaddr) bool {
-	_, err := a.ValueForProtocol(ma.P_TCP)
-	return err == nil
-}
-
-func (s *streams) Protocols() []int { return []int{ma.P_TCP} }
-func (s *streams) Proxy() bool      { return false }
-func (s *streams) String() string   { return "memory" }
 
 // gossip is memberlist's transport over a Network.
 type gossip struct {

@@ -1,10 +1,12 @@
 package docs
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,7 +64,7 @@ func TestExamples(t *testing.T) {
 	}
 	signer := pieces.NewSigner(ed25519.NewKeyFromSeed(seed))
 	blob := pieces.Blob{Digest: pieces.SHA256Digest([32]byte(pieces.IDOf([]byte("hello")))), Size: 5}
-	statement := signer.State(blob, 0, pieces.IDOf([]byte("hello")))
+	statement := signer.State(blob, 0, pieces.Mark{ID: pieces.IDOf([]byte("hello"))})
 	offered, err := pieces.MarshalStatements([]pieces.Statement{statement})
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +155,7 @@ func gossips(t *testing.T, blob pieces.Blob, peer []byte) []gossipExample {
 	for name, g := range map[string]wire.Gossip{
 		"Summary": {Summary: &wire.Summary{Peer: peer, Rows: []wire.SummaryRow{{Blob: blob, Runs: runs}}}},
 		"Seek":    {Seek: &wire.Seek{Peer: peer, Blobs: []pieces.Blob{blob}}},
+		"Hold":    {Hold: &wire.Hold{Bucket: "api", Millis: 1500}},
 	} {
 		raw, err := wire.EncodeGossip(g)
 		if err != nil {
@@ -160,8 +163,6 @@ func gossips(t *testing.T, blob pieces.Blob, peer []byte) []gossipExample {
 		}
 		out = append(out, gossipExample{name, raw})
 	}
-	if out[0].name > out[1].name {
-		out[0], out[1] = out[1], out[0]
-	}
+	slices.SortFunc(out, func(a, b gossipExample) int { return cmp.Compare(a.name, b.name) })
 	return out
 }

@@ -16,17 +16,20 @@ var none = []string{"os", "net", "net/http", "syscall", "os/exec", "context", "s
 var table = map[string]row{
 	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
 
+	"internal/buffers": {},
+	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
+	"internal/sockopt": {},
 	"internal/stall":   {},
 	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 
 	// None of these five imports another.
-	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest"}},
-	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
-	"pkg/seeder":  {imports: []string{"pkg/pieces"}, avoids: []string{"os", "net", "net/http"}},
-	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/plan", "internal/stall", "internal/wire"},
-		tests: []string{"internal/cluster"}},
+	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest", "internal/leaktest"}},
+	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/sockopt", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
+	"pkg/seeder":  {imports: []string{"pkg/pieces", "internal/buffers"}, tests: []string{"internal/leaktest"}, avoids: []string{"os", "net", "net/http"}},
+	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/buffers", "internal/plan", "internal/sockopt", "internal/stall", "internal/wire"},
+		tests: []string{"internal/cluster", "internal/leaktest"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest"}},
 
 	"pkg/agent":   {imports: []string{"pkg/pieces", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
@@ -38,10 +41,13 @@ var table = map[string]row{
 	"internal/cluster":             {imports: []string{"*"}},
 	"internal/durable/durabletest": {imports: []string{"internal/durable"}},
 	"internal/docs":                {tests: []string{"*"}},
+	"internal/failures":            {},
+	"internal/leaktest":            {},
 	"internal/layers":              {},
 	"pkg/hub/hubtest":              {imports: []string{"pkg/pieces"}},
 
 	"scripts/budgets":            {},
+	"scripts/failures":           {imports: []string{"internal/failures"}},
 	"scripts/demo":               {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
@@ -50,7 +56,7 @@ var table = map[string]row{
 }
 
 // testOnly packages must not end up in the binary.
-var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/layers", "pkg/hub/hubtest"}
+var testOnly = []string{"internal/cluster", "internal/docs", "internal/durable/durabletest", "internal/failures", "internal/layers", "internal/leaktest", "pkg/hub/hubtest"}
 
 // heavy dependencies are seen by one package, by the command that wires it, and
 // by tests.

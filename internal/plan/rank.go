@@ -68,30 +68,61 @@ func (s *Seats) starved(now time.Time, t *task) bool {
 	return now.Sub(t.group.gain) >= 2*s.opt.Patience
 }
 
-// preferred lists at most n open tasks. What a reader here needs comes first,
-// whoever ranks first for it, soonest first; then own ones, in the order of the
-// files; others by this member's score, so that members that run out of work at
-// the same time reach for different tasks; those to be taken over come last.
+// preferred lists at most n open tasks, kind by kind. Of those that a reader needs
+// the one needed soonest comes first, own ones come in the order of the files,
+// others by this member's score, so that members that run out of work at the same
+// time reach for different tasks.
 func (s *Seats) preferred(now time.Time, n int) []*task {
-	var read, own, others []*task
+	var of [kinds][]*task
 	for _, t := range s.order {
-		switch {
-		case !s.open(now, t):
-		case t.lead != calm:
-			read = append(read, t)
-		case len(own) == n:
-		case len(t.claims) == 0 && t.place == 0:
-			own = append(own, t)
-		default:
-			others = append(others, t)
+		if len(of[own]) == n && t.lead == calm {
+			continue
+		}
+		if s.open(now, t) {
+			kind := s.kind(t)
+			of[kind] = append(of[kind], t)
 		}
 	}
-	slices.SortStableFunc(read, func(a, b *task) int { return cmp.Compare(a.lead, b.lead) })
-	slices.SortStableFunc(others, func(a, b *task) int {
-		return cmp.Or(cmp.Compare(min(len(a.claims), 1), min(len(b.claims), 1)), cmp.Compare(b.score, a.score))
-	})
-	all := slices.Concat(read, own, others)
-	return all[:min(len(all), n)]
+	slices.SortStableFunc(of[read], func(a, b *task) int { return cmp.Compare(a.lead, b.lead) })
+	for _, others := range [][]*task{of[other], of[otherWaits], of[takeover]} {
+		slices.SortStableFunc(others, func(a, b *task) int { return cmp.Compare(b.score, a.score) })
+	}
+	all := slices.Concat(of[:]...)
+	return all[:min(n, len(all))]
+}
+
+// The kinds of open tasks, in the order of preference.
+const (
+	read       = iota // a reader here needs it, whoever ranks first for it and whatever it waits for
+	own               // this member ranks first
+	other             // another does
+	ownWaits          // its predecessor is still to be done
+	otherWaits        // the same, of another
+	takeover          // claimed by a member that is gone or stalls
+	kinds
+)
+
+func (s *Seats) kind(t *task) int {
+	switch {
+	case t.lead != calm:
+		return read
+	case len(t.claims) > 0:
+		return takeover
+	case t.place == 0 && !s.waits(t):
+		return own
+	case !s.waits(t):
+		return other
+	case t.place == 0:
+		return ownWaits
+	}
+	return otherWaits
+}
+
+// waits tells whether the task before t is still to be done: what it brings (the
+// state of a digest) would save work in this one.
+func (s *Seats) waits(t *task) bool {
+	before := s.tasks[t.after]
+	return before != nil && before.needed
 }
 
 // rank returns this member's place among the fetchers of the task's group, 0

@@ -68,6 +68,7 @@ const maxForeign = 1 << 14
 type task struct {
 	key    Key
 	group  *group          // nil: not added
+	after  Key             // the task that is better done first, or zero
 	rivals map[Peer]uint64 // with their score for the group
 	claims map[Peer]*claim
 	needed bool
@@ -122,13 +123,14 @@ func NewSeats(self Peer, o SeatOptions) *Seats {
 
 // Add introduces a task that this member wants done. Tasks of one group share
 // the limit on fetchers. Adding it again changes nothing. Tasks are preferred in
-// the order they were added.
-func (s *Seats) Add(key, group Key) {
+// the order they were added, but one whose predecessor (after, zero for none) is
+// still needed comes behind those that are not waiting for any.
+func (s *Seats) Add(key, group, after Key) {
 	t := s.task(key)
 	if t.group != nil {
 		return
 	}
-	t.group = s.join(group)
+	t.group, t.after = s.join(group), after
 	t.needed, t.ranked, t.score = true, false, Score(s.self, key[:])
 	for p := range t.rivals {
 		t.rivals[p] = Score(p, group[:])

@@ -133,7 +133,7 @@ func (w *world) join(a *actor) {
 	w.at(500*time.Millisecond, func() {
 		a.do(func() {
 			for _, k := range w.tasks {
-				a.seats.Add(k, Key{'g'})
+				a.seats.Add(k, Key{'g'}, Key{})
 				for b, l := range a.wires {
 					a.seats.SetRival(k, b.name, l.up)
 				}

@@ -167,7 +167,7 @@ func (m *machine) join(seated []*machine) {
 		t.dirty = true
 		m.tasks[t.key] = &t
 		if m.upstream {
-			m.seats.Add(t.key, m.lab.group)
+			m.seats.Add(t.key, m.lab.group, Key{})
 		}
 	}
 	for _, o := range m.lab.machines {

@@ -117,6 +117,9 @@ func NewSwap(self Peer, o SwapOptions) *Swap {
 	}
 }
 
+// Limit changes the budget. What is asked for already stays.
+func (s *Swap) Limit(budget int64) { s.opt.Budget = budget }
+
 // Want starts to ask for the pieces of b that are not in held.
 func (s *Swap) Want(now time.Time, b pieces.Blob, held *pieces.Set) {
 	if s.blobs[b] != nil {

@@ -278,7 +278,11 @@ func (s *transcript) doSeats(verb string, args []string) []string {
 func (s *transcript) doTask(verb string, k Key, args []string) []string {
 	switch verb {
 	case "add":
-		s.seat.Add(k, s.key(args[0]))
+		var after Key
+		if len(args) > 1 {
+			after = s.key(args[1])
+		}
+		s.seat.Add(k, s.key(args[0]), after)
 	case "remove":
 		s.seat.Remove(k)
 	case "needed":

@@ -18,7 +18,7 @@
 //	Hold                   the Hub said to wait: keep away from that bucket
 //	Ping                   nothing to say, still here
 //
-// On a piece stream (PieceProtocol) the taker sends PieceRequest frames one after
+// On a lane (PieceProtocol), a TLS connection or a stream, the taker sends PieceRequest frames one after
 // another; each is answered with a PieceReply frame and, when that says OK, the
 // bytes of the piece.
 package wire

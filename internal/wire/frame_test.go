@@ -163,6 +163,7 @@ func TestGossip(t *testing.T) {
 	for _, g := range []Gossip{
 		{Nonce: 1, Summary: &Summary{Peer: []byte("p"), Rows: []SummaryRow{row}}},
 		{Nonce: 2, Seek: &Seek{Peer: []byte("p"), Blobs: []pieces.Blob{blob}}},
+		{Nonce: 3, Hold: &Hold{Bucket: "api", Millis: 5000}},
 	} {
 		raw, err := EncodeGossip(g)
 		if err != nil {
@@ -175,7 +176,7 @@ func TestGossip(t *testing.T) {
 	if _, err := EncodeGossip(Gossip{Summary: &Summary{Peer: make([]byte, MaxGossip)}}); !errors.Is(err, ErrProtocol) {
 		t.Errorf("a message that gossip never sends: %v", err)
 	}
-	for _, g := range []Gossip{{}, {Summary: &Summary{}, Seek: &Seek{}}} {
+	for _, g := range []Gossip{{}, {Summary: &Summary{}, Seek: &Seek{}}, {Seek: &Seek{}, Hold: &Hold{}}, {Hold: &Hold{Bucket: strings.Repeat("b", MaxText+1)}}} {
 		raw, err := EncodeGossip(g)
 		if err != nil {
 			t.Fatal(err)
@@ -217,8 +218,10 @@ func longVarint(in, again []byte) bool {
 }
 
 func FuzzGossip(f *testing.F) {
-	raw, _ := EncodeGossip(Gossip{Nonce: 3, Seek: &Seek{Peer: []byte("p"), Blobs: []pieces.Blob{blob}}})
-	f.Add(raw)
+	for _, g := range []Gossip{{Nonce: 3, Seek: &Seek{Peer: []byte("p"), Blobs: []pieces.Blob{blob}}}, {Hold: &Hold{Bucket: "api", Millis: 1}}} {
+		raw, _ := EncodeGossip(g)
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		g, err := DecodeGossip(in)
 		if err != nil {

@@ -13,13 +13,14 @@ const MaxGossip = 1024
 // MaxSummaryRows bounds the blobs of one Summary or Seek.
 const MaxSummaryRows = 64
 
-// Gossip is what travels to all members, neighbours or not: a summary or a seek.
-// It is a hint: it tells whom to ask, never what to believe. Nonce makes two
-// messages that say the same differ: gossip carries equal bytes once only.
+// Gossip is what travels to all members, neighbours or not: a summary, a seek or a
+// hold. It is a hint: it tells whom to ask or when, never what to believe. Nonce
+// makes two messages that say the same differ: gossip carries equal bytes once only.
 type Gossip struct {
 	Nonce   uint64   `cbor:"0,keyasint"`
 	Summary *Summary `cbor:"1,keyasint,omitempty"`
 	Seek    *Seek    `cbor:"2,keyasint,omitempty"`
+	Hold    *Hold    `cbor:"3,keyasint,omitempty"`
 }
 
 // Summary tells which pieces a member holds of some blobs.
@@ -62,8 +63,20 @@ func DecodeGossip(b []byte) (Gossip, error) {
 	if err := pieces.Unmarshal(b, MaxGossip, &g); err != nil {
 		return Gossip{}, fmt.Errorf("decode gossip: %w: %w", ErrProtocol, err)
 	}
-	if (g.Summary == nil) == (g.Seek == nil) {
-		return Gossip{}, fmt.Errorf("decode gossip: want a summary or a seek: %w", ErrProtocol)
+	if said := count(g.Summary != nil, g.Seek != nil, g.Hold != nil); said != 1 {
+		return Gossip{}, fmt.Errorf("decode gossip: %d messages in one: %w", said, ErrProtocol)
+	}
+	if g.Hold != nil {
+		return g, check(g.Hold)
 	}
 	return g, nil
+}
+
+func count(is ...bool) (n int) {
+	for _, b := range is {
+		if b {
+			n++
+		}
+	}
+	return n
 }

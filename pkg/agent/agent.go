@@ -24,7 +24,7 @@ type Hub interface {
 	// List returns the validated outline of a commit.
 	List(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (*pieces.Outline, error)
 	// Open returns exactly n bytes of f from off on; the reader fails by itself
-	// when bytes stop.
+	// when bytes stop. A method Host() string of it tells where they come from.
 	Open(ctx context.Context, repo pieces.Repo, commit pieces.Commit, f pieces.File, off, n int64) (io.ReadCloser, error)
 	// Refs returns what the branches, tags and pull requests of a repository mean,
 	// by their whole names.

@@ -19,7 +19,7 @@ type About struct {
 	HubCache string `json:"hub_cache"`
 	StateDir string `json:"state_dir"`
 	Endpoint string `json:"endpoint"`
-	Gateway  string `json:"gateway,omitempty"` // what clients on this node set HF_ENDPOINT to
+	Gateway  string `json:"gateway,omitempty"` // host:port where Hub clients find this node
 	Upstream bool   `json:"upstream"`          // may fetch from the Hub
 	Offline  bool   `json:"offline"`
 	SwarmKey string `json:"swarm_key"` // its fingerprint

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -107,13 +108,28 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	}
 	j.enter(Fetching, "")
 	t := Transfer{Name: repo.String() + "@" + string(l.outline.Commit), Blobs: missing, Extents: extentsFor(l.outline, missing)}
-	if up := a.upstreamFor(l); up != nil {
+	if up := a.upstreamFor(j, l); up != nil {
 		t.Upstream = up
 	}
 	if l.seeded {
 		t.Patience = seededPatience
 	}
-	return a.opt.Swarm.Fetch(ctx, t, func(p Progress) { j.update(func(v *Job) { v.take(p) }) })
+	err := a.opt.Swarm.Fetch(ctx, t, func(p Progress) { j.update(func(v *Job) { v.take(p) }) })
+	return nameFile(err, files)
+}
+
+// nameFile says which file the blob is that did not match its digest.
+func nameFile(err error, files []pieces.File) error {
+	wrong, ok := errors.AsType[*pieces.MismatchError](err)
+	if !ok {
+		return err
+	}
+	for _, f := range files {
+		if f.Blob == wrong.Blob {
+			return fmt.Errorf("%s: %w", f.Path, err)
+		}
+	}
+	return err
 }
 
 // seededPatience is how long a transfer that no upstream can help may go without

@@ -399,32 +399,6 @@ func TestNoHub(t *testing.T) {
 	})
 }
 
-// The branch moves: one fetch later the new commit is here, blobs that both have
-// are not fetched again.
-func TestBranchMoves(t *testing.T) {
-	inRoom(t, 1, func(t *testing.T, r *room) {
-		old := r.model("org/m")
-		_, err := r.units[0].fetch("org/m", nil)
-		r.must(err)
-		moved := r.hub.Push("org/m", "main", []hubtest.File{
-			{Path: "model-1.safetensors", Content: hubtest.Generated(1, 9<<20)},
-			{Path: "config.json", Content: hubtest.Bytes([]byte(`{"a":2}`))},
-		})
-		res, err := r.units[0].fetch("org/m", nil)
-		r.must(err)
-		if res.Commit != string(old) {
-			t.Errorf("within %v the swarm's answer holds, got %s", 30*time.Second, res.Commit)
-		}
-		time.Sleep(31 * time.Second)
-		r.hub.ResetStats()
-		res, err = r.units[0].fetch("org/m", nil)
-		r.must(err)
-		if res.Commit != string(moved) || r.hub.Stats().BodyBytes != 7 || res.Here != 9<<20 {
-			t.Errorf("moved: %+v, the Hub sent %d bytes", res, r.hub.Stats().BodyBytes)
-		}
-	})
-}
-
 // The end of Run ends jobs, tells their callers why, and refuses new ones.
 func TestRunEnds(t *testing.T) {
 	inRoom(t, 1, func(t *testing.T, r *room) {

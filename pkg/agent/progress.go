@@ -47,6 +47,7 @@ type Job struct {
 	Rate      int64            `json:"rate"`           // bytes a second, over the last seconds
 	ETA       float64          `json:"eta,omitempty"`  // seconds; 0 when unknown
 	Idle      float64          `json:"idle,omitempty"` // seconds since the last byte came
+	Host      string           `json:"host,omitempty"` // that upstream's bytes were last asked of
 
 	Path   string `json:"path,omitempty"`   // of the snapshot, when done
 	Kind   Kind   `json:"kind,omitempty"`   // of the failure

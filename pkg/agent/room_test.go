@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"p2pagent/internal/cluster"
+	"p2pagent/internal/leaktest"
 	"p2pagent/internal/stall"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/cachefs"
@@ -34,7 +36,17 @@ type room struct {
 	hub    *hubtest.Server
 	memory *hubtest.Memory
 	*cluster.Cluster
-	units []*unit
+	furniture furniture
+	units     []*unit
+
+	mu    sync.Mutex
+	asked []ask // what the Hub and its CDN were asked, in order
+}
+
+// ask is one request of an agent.
+type ask struct {
+	at   time.Time
+	path string
 }
 
 // unit is one agent with its parts.
@@ -50,10 +62,24 @@ type unit struct {
 	ended sync.WaitGroup
 }
 
-// inRoom runs test with n agents that have settled.
+// inRoom runs test with n agents that have settled, and checks that nothing is
+// left of them.
 func inRoom(t *testing.T, n int, test func(t *testing.T, r *room)) {
+	t.Helper()
+	inRoomWith(t, n, furniture{retries: -1}, test)
+}
+
+// furniture is what a room is furnished with.
+type furniture struct {
+	hub     hubtest.Options
+	retries int // of API calls, as in hub.Options
+}
+
+func inRoomWith(t *testing.T, n int, f furniture, test func(t *testing.T, r *room)) {
+	t.Helper()
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
-		r := &room{t: t, hub: hubtest.New(hubtest.Options{})}
+		r := &room{t: t, furniture: f, hub: hubtest.New(f.hub)}
 		r.memory = r.hub.Memory(t)
 		r.Cluster = cluster.New(t, n, cluster.Options{Key: swarm.NewKey()})
 		for i := range n {
@@ -105,12 +131,16 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	o.OnDown = func(p peer.ID) { node.MemberDown(p) }
 	members, err := swarm.NewMembers(o)
 	r.must(err)
+	client, err := hub.New(hub.Options{
+		Endpoint: hubtest.MemoryHub, Transport: r.transport(), Retries: r.furniture.retries,
+		OnWait: func(bucket string, until time.Time) { node.Hold(bucket, time.Until(until)) },
+	})
+	r.must(err)
 	node, err = swarm.New(swarm.Config{
 		Host: n.Host, Members: members, Store: cache, Signer: signer, Name: n.Name, Upstream: true,
 		Records: func(key string) ([]byte, bool) { return u.Record(key) },
+		OnHold:  func(bucket string, wait time.Duration) { client.Hold(bucket, time.Now().Add(wait)) },
 	})
-	r.must(err)
-	client, err := hub.New(hub.Options{Endpoint: hubtest.MemoryHub, Transport: r.transport(), Retries: -1})
 	r.must(err)
 	u.side = &side{node}
 	ao := agent.Options{
@@ -153,7 +183,33 @@ func (r *room) restart(i int, change func(*agent.Options)) *unit {
 	return u
 }
 
-func (r *room) transport() http.RoundTripper { return r.memory.Transport(r.t) }
+func (r *room) transport() http.RoundTripper { return &witness{r.memory.Transport(r.t), r} }
+
+// witness notes what is asked.
+type witness struct {
+	*http.Transport
+	room *room
+}
+
+func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
+	w.room.mu.Lock()
+	w.room.asked = append(w.room.asked, ask{time.Now(), req.URL.Path})
+	w.room.mu.Unlock()
+	return w.Transport.RoundTrip(req)
+}
+
+// asks returns what was asked whose path has the text in it.
+func (r *room) asks(text string) []ask {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []ask
+	for _, a := range r.asked {
+		if strings.Contains(a.path, text) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
 
 func (r *room) check(err error) {
 	if err != nil {
@@ -236,6 +292,17 @@ func (r *room) model(name string) pieces.Commit {
 		{Path: "nested/tokenizer.json", Content: hubtest.Generated(3, 70_000)},
 		{Path: "empty.txt", Content: hubtest.Bytes(nil)},
 	}})
+}
+
+// content returns the bytes of a file of model.
+func (r *room) content(f pieces.File) []byte {
+	seed := map[string]uint64{"model-1.safetensors": 1, "model-2.safetensors": 2, "nested/tokenizer.json": 3}[f.Path]
+	if seed == 0 {
+		return []byte(`{"a":1}`)[:f.Blob.Size]
+	}
+	out := make([]byte, f.Blob.Size)
+	hubtest.Generated(seed, f.Blob.Size).ReadAt(out, 0)
+	return out
 }
 
 const modelSize = 9<<20 + 5<<20 + 3 + 7 + 70_000

@@ -17,16 +17,18 @@ type upstream struct {
 	repo   pieces.Repo
 	commit pieces.Commit
 	files  map[pieces.Blob]pieces.File // one file for each blob; any will do
+	from   func(host string)           // told where bytes come from
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
-func (a *Agent) upstreamFor(l listing) *upstream {
+func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 	if a.opt.Hub == nil || l.seeded {
 		return nil
 	}
 	u := &upstream{
 		hub: a.opt.Hub, seeder: a.opt.Seeder, repo: l.outline.Repo, commit: l.outline.Commit,
 		files: make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
+		from:  func(host string) { j.update(func(v *Job) { v.Host = host }) },
 	}
 	for _, f := range l.outline.Files {
 		if _, ok := u.files[f.Blob]; !ok {
@@ -48,7 +50,13 @@ func (u *upstream) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.Re
 	if !ok {
 		return nil, fmt.Errorf("open blob %s: not in %s at %s", b, u.repo, u.commit)
 	}
-	return u.hub.Open(ctx, u.repo, u.commit, f, off, n)
+	body, err := u.hub.Open(ctx, u.repo, u.commit, f, off, n)
+	if err == nil {
+		if b, ok := body.(interface{ Host() string }); ok {
+			u.from(b.Host())
+		}
+	}
+	return body, err
 }
 
 // putFunc implements seeder.Sink.

@@ -155,14 +155,14 @@ func (a *adopter) tryExamine(ctx context.Context, folder string, b pieces.Blob) 
 	if before.size != b.Size {
 		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrong, before.size, b.Size)
 	}
-	ids, err := a.hash(ctx, f, b)
+	marks, err := a.hash(ctx, f, b)
 	if err != nil {
 		return nil, err
 	}
 	if after, err := syncFound(f); err != nil || after != before {
 		return nil, errors.Join(err, fmt.Errorf("%w: it is being written", errWrong))
 	}
-	return a.own(ctx, b, place{folder: folder, stamp: before}, ids)
+	return a.own(ctx, b, place{folder: folder, stamp: before}, marks)
 }
 
 // syncFound makes a file durable that somebody else may not have synced: a proof
@@ -183,13 +183,13 @@ func syncFound(f *durable.File) (stamp, error) {
 }
 
 // own proves a blob that was found right, and ends a partial one of it.
-func (c *Cache) own(ctx context.Context, b pieces.Blob, at place, ids []pieces.ID) (*whole, error) {
+func (c *Cache) own(ctx context.Context, b pieces.Blob, at place, marks []pieces.Mark) (*whole, error) {
 	if c.signer.Maker() == (pieces.Maker{}) {
 		return nil, errors.New("options: Signer must be set to adopt blobs")
 	}
-	statements := make([]pieces.Statement, len(ids))
-	for i, id := range ids {
-		statements[i] = c.signer.State(b, i, id)
+	statements := make([]pieces.Statement, len(marks))
+	for i, m := range marks {
+		statements[i] = c.signer.State(b, i, m)
 	}
 	w, err := c.prove(ctx, b, at, statements)
 	if err != nil {

@@ -53,8 +53,12 @@ func TestAdoptWhatAClientLeft(t *testing.T) {
 	checkSnapshot(t, mustFetch(t, c, m, "main"), m)
 }
 
-// A wrong blob is never offered, and Complete replaces it.
-func TestWrongBlobs(t *testing.T) {
+// V07: the cache has a blob with other bytes, of another length, or something that
+// is no file.
+//
+// It is hashed before it counts, never offered, and replaced in one step once the
+// right bytes are here.
+func TestV07WrongBlobs(t *testing.T) {
 	f, data := bigBlob()
 	bad := slices.Clone(data)
 	bad[len(bad)/2] ^= 1
@@ -91,6 +95,32 @@ func TestWrongBlobs(t *testing.T) {
 				t.Error("another repository's wrong blob passes for good")
 			}
 		})
+	}
+}
+
+// V09: another program left blobs/DIGEST.incomplete, of full length and wrong.
+//
+// It is not taken for the blob, not even looked at: the blob is fetched, and the
+// other program's file stays as it was.
+func TestV09ForeignPartialFile(t *testing.T) {
+	f, data := bigBlob()
+	bad := slices.Clone(data)
+	bad[len(bad)/2] ^= 1
+	for _, suffix := range []string{".incomplete", ".0123abcd.incomplete", ".downloadInProgress"} {
+		r := newRig(t)
+		path := leave(t, r, repoA, f.Blob, bad)
+		if err := os.Rename(path, path+suffix); err != nil {
+			t.Fatal(err)
+		}
+		c := r.open(t)
+		mustBegin(t, c, repoA, f.Blob)
+		if c.Has(repoA, f.Blob) || c.Held(f.Blob).Count() > 0 {
+			t.Errorf("%s was taken for the blob", suffix)
+		}
+		putAll(t, c, cut(t, f.Blob, data), 0, 1, 2, 3, 4)
+		mustComplete(t, c, f.Blob)
+		sameContent(t, path, data)
+		sameContent(t, path+suffix, bad)
 	}
 }
 

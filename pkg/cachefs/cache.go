@@ -139,6 +139,7 @@ func (c *Cache) Close() error {
 }
 
 func (c *Cache) release() error {
+	c.unpin()
 	c.handles.close()
 	var err error
 	for _, root := range []*durable.Root{c.hub, c.state} {
@@ -150,6 +151,18 @@ func (c *Cache) release() error {
 		err = errors.Join(err, f.Close())
 	}
 	return err
+}
+
+// unpin gives back the files of pieces that were not synced any more: those of
+// blobs without a journal, and of a flush that failed.
+func (c *Cache) unpin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.partials {
+		if h := p.takePin(); h != nil {
+			h.release()
+		}
+	}
 }
 
 // fail remembers the first failed sync: see diskError.

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
@@ -97,7 +98,10 @@ type rig struct {
 }
 
 // newRig puts them where syncs cost nothing; newDiskRig on a real filesystem.
-func newRig(t testing.TB) *rig { return rigIn(t, memoryDir(t)) }
+func newRig(t testing.TB) *rig {
+	leaktest.Check(t)
+	return rigIn(t, memoryDir(t))
+}
 
 func newDiskRig(t testing.TB) *rig { return rigIn(t, t.TempDir()) }
 

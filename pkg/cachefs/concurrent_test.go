@@ -192,7 +192,7 @@ func TestClaimWaits(t *testing.T) {
 			var wg sync.WaitGroup
 			wg.Go(func() { second, _ = p.claim(t.Context(), 1) })
 			synctest.Wait() // it waits now
-			p.settle(signer(1).State(b, 1, pieces.ID{}), nil, tc.err)
+			p.settle(signer(1).State(b, 1, pieces.Mark{}), nil, tc.err)
 			wg.Wait()
 			if second != tc.want {
 				t.Errorf("%s: claimed %v", name, second)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"sync"
 
@@ -40,24 +41,25 @@ func scan(ctx context.Context, r io.ReaderAt, b pieces.Blob, show func(off int64
 	return b.Check(sum)
 }
 
-// hash reads a blob once and returns the ids of its pieces, or an error that
+// hash reads a blob once and returns the marks of its pieces, or an error that
 // wraps pieces.ErrDigest when it is not what its name says.
-func (c *Cache) hash(ctx context.Context, r io.ReaderAt, b pieces.Blob) ([]pieces.ID, error) {
+func (c *Cache) hash(ctx context.Context, r io.ReaderAt, b pieces.Blob) ([]pieces.Mark, error) {
 	digest := b.NewHash()
-	ids, err := c.hashPieces(ctx, r, b, b.String(), digest)
+	marks, err := c.hashPieces(ctx, r, b, b.String(), digest)
 	if err != nil {
 		return nil, err
 	}
-	return ids, b.Check(digest)
+	return marks, b.Check(digest)
 }
 
-// hashPieces returns the ids of the pieces and feeds the whole digest in the same
+// hashPieces returns the marks of the pieces and feeds the whole digest in the same
 // pass. Of b only the size counts: its digest may be what is to be found out.
-func (c *Cache) hashPieces(ctx context.Context, r io.ReaderAt, b pieces.Blob, name string, digest io.Writer) ([]pieces.ID, error) {
+func (c *Cache) hashPieces(ctx context.Context, r io.ReaderAt, b pieces.Blob, name string, digest hash.Hash) ([]pieces.Mark, error) {
 	buf := hashBuffers.Get().(*[readStep]byte)
 	defer hashBuffers.Put(buf)
-	ids := make([]pieces.ID, b.Pieces())
-	for i := range ids {
+	marks := make([]pieces.Mark, b.Pieces())
+	border, known := pieces.BorderAt(digest, 0)
+	for i := range marks {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -66,10 +68,15 @@ func (c *Cache) hashPieces(ctx context.Context, r io.ReaderAt, b pieces.Blob, na
 		if err := feed(io.MultiWriter(digest, id), r, off, n, buf[:]); err != nil {
 			return nil, fmt.Errorf("read piece %d: %w", i, err)
 		}
-		ids[i] = pieces.ID(id.Sum(nil))
+		marks[i].ID = pieces.ID(id.Sum(nil))
+		if known && i < len(marks)-1 {
+			marks[i].Before = border
+			border, known = pieces.BorderAt(digest, off+n)
+			marks[i].After = border
+		}
 		c.onHash(name, off+n, b.Size)
 	}
-	return ids, nil
+	return marks, nil
 }
 
 // feed writes exactly n bytes from off to w.

@@ -122,7 +122,11 @@ func TestFailedWrite(t *testing.T) {
 	mustComplete(t, c, f.Blob)
 }
 
-func TestNoSpaceIsSeenBeforeAByteMoves(t *testing.T) {
+// S25: there is less room than a snapshot needs.
+//
+// That is said before a byte moves, with what is needed and what is free; nothing
+// is written.
+func TestS25NoRoom(t *testing.T) {
 	r := newRig(t)
 	r.sys.free = func(*os.File) (int64, error) { return 10 << 20, nil }
 	c := r.open(t)
@@ -157,9 +161,11 @@ func TestNoSpaceCountsWhatIsMissing(t *testing.T) {
 	mustBegin(t, c, repoB)
 }
 
-// A disk that fills up in the middle: every operation says so, by type, and goes
-// on once there is room.
-func TestNoSpaceInTheMiddle(t *testing.T) {
+// S25: the disk, or a quota, is full in the middle of any operation.
+//
+// It fails for good with an error of its own type, nothing half is published, and
+// with room again the same work ends well.
+func TestS25FullInTheMiddle(t *testing.T) {
 	a, _ := crashModels()
 	for name, what := range map[string]func(op durable.Op) bool{
 		"creating":  func(op durable.Op) bool { return op.Kind == durable.Create },
@@ -194,8 +200,11 @@ func TestNoSpaceInTheMiddle(t *testing.T) {
 	}
 }
 
-// The real thing: a filesystem of 16 MiB that somebody else fills.
-func TestRealNoSpace(t *testing.T) {
+// S25: a filesystem of 16 MiB that somebody else fills.
+//
+// The kernel's own refusals get the same type, and what is reserved is not taken
+// away.
+func TestS25SmallFilesystem(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount a small tmpfs")
 	}
@@ -242,9 +251,11 @@ func TestRealNoSpace(t *testing.T) {
 	checkSnapshot(t, mustFetch(t, c, m, "main"), m)
 }
 
-// The outline's digest is the Hub's word: pieces that match their statements and
-// make another whole are not published, whoever signed them.
-func TestDigestMismatch(t *testing.T) {
+// V08: all pieces match their statements, and the whole is not what the Hub says.
+//
+// The outline's digest is the Hub's word: the blob is not published, whoever
+// signed. Once the liar's pieces are forgotten and fetched again, it is.
+func TestV08DigestMismatch(t *testing.T) {
 	for _, pieceCount := range []int{1, 5} {
 		r := newRig(t)
 		f, data := bigBlob()

@@ -24,6 +24,47 @@ func (p *partial) nextToHash() (index int, ok bool) {
 	return p.hashed, p.held.Has(p.hashed) && !p.over
 }
 
+// advance takes the running digest over a held piece without reading it, if the
+// piece was hashed from this very border on when it was verified. The caller
+// holds p.hashing.
+func (p *partial) advance(index int) bool {
+	p.mu.Lock()
+	st := p.statements[index]
+	p.mu.Unlock()
+	return st.Advance(p.sum)
+}
+
+// border returns the border before a piece, if it is known here: out of the
+// statement on the piece before, or because the running digest is there.
+func (p *partial) border(index int) (pieces.Border, bool) {
+	p.mu.Lock()
+	st, held := p.statements[index-1], p.held.Has(index-1)
+	p.mu.Unlock()
+	if held && st.Bordered() {
+		return st.After, true
+	}
+	select {
+	case p.hashing <- struct{}{}:
+	default:
+		return pieces.Border{}, false
+	}
+	defer func() { <-p.hashing }()
+	offset, _ := p.blob.Piece(index)
+	return pieces.BorderAt(p.sum, offset)
+}
+
+// Border returns the state of the blob's digest before a piece, if this member
+// knows it or has been told: who cuts the piece passes it on in its statement.
+func (c *Cache) Border(b pieces.Blob, index int) (pieces.Border, bool) {
+	if index == 0 {
+		return pieces.FirstBorder(), true
+	}
+	if p := c.partial(b); p != nil {
+		return p.border(index)
+	}
+	return pieces.Border{}, false
+}
+
 // wasHashed counts a piece that was fed to the running digest.
 func (p *partial) wasHashed() {
 	p.mu.Lock()
@@ -83,7 +124,9 @@ func (c *Cache) hashNext(p *partial, v pieces.Verified) {
 		return
 	}
 	if next, ok := p.nextToHash(); ok && next == v.Index() {
-		p.sum.Write(v.Bytes())
+		if st := v.Statement(); !st.Advance(p.sum) {
+			p.sum.Write(v.Bytes())
+		}
 		p.wasHashed()
 	}
 	_, more := p.nextToHash()
@@ -113,10 +156,12 @@ func (p *partial) extend(ctx context.Context, r io.ReaderAt) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		off, n := p.blob.Piece(next)
-		if err := feed(p.sum, r, off, n, buf[:]); err != nil {
-			p.spoilHash()
-			return err
+		if !p.advance(next) {
+			off, n := p.blob.Piece(next)
+			if err := feed(p.sum, r, off, n, buf[:]); err != nil {
+				p.spoilHash()
+				return err
+			}
 		}
 		p.wasHashed()
 	}

@@ -85,7 +85,7 @@ type importer struct {
 type foundFile struct {
 	pieces.File
 	stamp
-	ids []pieces.ID
+	marks []pieces.Mark
 }
 
 // survey hashes everything once and names it by its content.
@@ -151,7 +151,7 @@ func (i *importer) describe(ctx context.Context, name string) (foundFile, error)
 	if lfs {
 		sum = sha256.New()
 	}
-	if found.ids, err = i.hashPieces(ctx, f, b, name, sum); err != nil {
+	if found.marks, err = i.hashPieces(ctx, f, b, name, sum); err != nil {
 		return foundFile{}, err
 	}
 	b.Digest = digestOf(sum)
@@ -237,7 +237,7 @@ func (i *importer) bring(ctx context.Context, f foundFile) error {
 	if at.inode == f.inode { // a link: what was hashed is this very file as it was then
 		at = f.stamp
 	}
-	_, err = i.own(ctx, f.Blob, place{folder: i.folder, stamp: at}, f.ids)
+	_, err = i.own(ctx, f.Blob, place{folder: i.folder, stamp: at}, f.marks)
 	return err
 }
 

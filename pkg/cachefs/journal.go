@@ -13,25 +13,26 @@ import (
 // records behind different headers. All numbers are little-endian.
 //
 //	header  magic (8) · digest length (1) · digest (32) · blob size (8) · nonce (8) · zero (3) · crc32c (4)
-//	record  kind (1) · zero (3) · number (4) · payload (128) · crc32c (4)
+//	record  kind (1) · zero (3) · number (4) · payload (192) · crc32c (4)
 //
 // The checksum of a record starts from the header's, so a record can't be taken
 // for one of another blob, nor of an earlier attempt at the same. The kinds:
 //
-//	1  piece   number is its index; payload: id (32), maker (32), signature (64)
+//	1  piece   number is its index; payload: id (32), maker (32), signature (64),
+//	           the borders around it (32, 32) or zeros
 //	2  digest  the running digest after that many pieces; payload: length (1), the state as
 //	           crypto/sha256 or crypto/sha1 marshal it. A state that can't be read only costs
 //	           hashing the pieces again.
 const (
 	headerSize  = 64
-	recordSize  = 140
-	payloadSize = 128
+	recordSize  = 204
+	payloadSize = 192
 
 	// Room for a record for each piece of the largest blob, and as many of digests.
 	maxJournalBytes = headerSize + 2*recordSize*(pieces.MaxBlobSize/pieces.MaxPieceSize)
 
-	journalMagic = "p2pjrn\x00\x01"
-	proofMagic   = "p2pprf\x00\x01"
+	journalMagic = "p2pjrn\x00\x02"
+	proofMagic   = "p2pprf\x00\x02"
 
 	kindPiece  = 1
 	kindDigest = 2
@@ -99,7 +100,7 @@ func parseRecord(in []byte, seed uint32) (record, error) {
 	if len(in) < recordSize {
 		return record{}, errRecord
 	}
-	r := record{kind: in[0], number: int(binary.LittleEndian.Uint32(in[4:])), payload: [payloadSize]byte(in[8:136])}
+	r := record{kind: in[0], number: int(binary.LittleEndian.Uint32(in[4:])), payload: [payloadSize]byte(in[8:])}
 	if string(appendRecord(nil, seed, r)) != string(in[:recordSize]) {
 		return record{}, errRecord
 	}
@@ -110,7 +111,9 @@ func pieceRecord(s pieces.Statement) record {
 	r := record{kind: kindPiece, number: s.Index}
 	copy(r.payload[:32], s.ID[:])
 	copy(r.payload[32:64], s.Maker[:])
-	copy(r.payload[64:], s.Sig[:])
+	copy(r.payload[64:128], s.Sig[:])
+	copy(r.payload[128:160], s.Before[:])
+	copy(r.payload[160:], s.After[:])
 	return r
 }
 
@@ -120,7 +123,8 @@ func (r record) statement(b pieces.Blob) (pieces.Statement, error) {
 	}
 	return pieces.Statement{
 		Blob: b, Index: r.number,
-		ID: pieces.ID(r.payload[:32]), Maker: pieces.Maker(r.payload[32:64]), Sig: [64]byte(r.payload[64:]),
+		Mark:  pieces.Mark{ID: pieces.ID(r.payload[:32]), Before: pieces.Border(r.payload[128:160]), After: pieces.Border(r.payload[160:])},
+		Maker: pieces.Maker(r.payload[32:64]), Sig: [64]byte(r.payload[64:128]),
 	}, nil
 }
 

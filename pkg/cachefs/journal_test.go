@@ -15,7 +15,7 @@ func journalSample(t testing.TB) (pieces.Blob, []pieces.Statement, []byte) {
 	b := pieces.Blob{Digest: pieces.SHA256Digest([32]byte{1, 2, 3}), Size: 5<<22 + 7}
 	var list []pieces.Statement
 	for _, i := range []int{0, 5, 2, 3} {
-		list = append(list, signer(3).State(b, i, pieces.ID{byte(i)}))
+		list = append(list, signer(3).State(b, i, pieces.Mark{ID: pieces.ID{byte(i)}, Before: pieces.Border{1, byte(i)}, After: pieces.Border{2, byte(i)}}))
 	}
 	return b, list, encodeJournal(b, 42, list)
 }
@@ -117,7 +117,7 @@ func proofSample(t testing.TB) *proof {
 	b := pieces.Blob{Digest: pieces.SHA256Digest([32]byte{9}), Size: 2<<22 + 1}
 	p := &proof{blob: b, places: []place{{"models--a--b", stamp{1, 2, 3}}, {"datasets--c", stamp{4, 5, -6}}}}
 	for i := range b.Pieces() {
-		p.statements = append(p.statements, signer(3).State(b, i, pieces.ID{byte(i)}))
+		p.statements = append(p.statements, signer(3).State(b, i, pieces.Mark{ID: pieces.ID{byte(i)}, Before: pieces.Border{1, byte(i)}, After: pieces.Border{2, byte(i)}}))
 	}
 	return p
 }

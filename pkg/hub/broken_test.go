@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -21,6 +22,7 @@ import (
 // loopback starts a Hub on real sockets and a client of it.
 func loopback(t *testing.T, o hub.Options) (*hubtest.Server, *hub.Client, *pieces.Outline) {
 	t.Helper()
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	commit := s.AddRepo(model())
 	o.Endpoint = s.Start(t)
@@ -49,34 +51,44 @@ func whole(t *testing.T, f pieces.File, data []byte) bool {
 	return f.Blob.Check(h) == nil
 }
 
-// TestBrokenBodies: the body breaks after k bytes, those bytes are kept, and the
-// rest comes with the next Open.
-func TestBrokenBodies(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		do   hubtest.Kind
-		want error
-	}{
-		{"S06 reset", hubtest.Reset, syscall.ECONNRESET},
-		{"S07 cut", hubtest.Cut, io.ErrUnexpectedEOF},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s, c, o := loopback(t, hub.Options{})
-			f := file(t, o, shard)
-			s.Fail(hubtest.Fault{Do: tc.do, Route: hubtest.CDN, Nth: 1, At: 1 << 20})
-			_, err := readAll(t, c, o, f, 0, f.Blob.Size)
-			var body *hub.BodyError
-			if !errors.As(err, &body) || !errors.Is(err, tc.want) || hub.Permanent(err) || body.Offset > 1<<20 {
-				t.Errorf("got %v, want %v", err, tc.want)
-			}
-			if data, _, err := resume(t, c, o, f, 1); err != nil || !whole(t, f, data) {
-				t.Errorf("again: %v", err)
-			}
-		})
+// breaks has the body break half way and reads the rest with another Open.
+func breaks(t *testing.T, do hubtest.Kind, want error) {
+	t.Helper()
+	s, c, o := loopback(t, hub.Options{})
+	f := file(t, o, shard)
+	half := f.Blob.Size / 2
+	s.Fail(hubtest.Fault{Do: do, Route: hubtest.CDN, Nth: 1, At: half})
+	data, err := readAll(t, c, o, f, 0, f.Blob.Size)
+	var body *hub.BodyError
+	if !errors.As(err, &body) || !errors.Is(err, want) || hub.Permanent(err) || body.Offset != int64(len(data)) || body.Offset > half {
+		t.Errorf("got %d bytes, %v, want %v", len(data), err, want)
+	}
+	rest, err := readAll(t, c, o, f, int64(len(data)), f.Blob.Size-int64(len(data)))
+	if err != nil || !whole(t, f, append(data, rest...)) {
+		t.Errorf("again: %v", err)
+	}
+	if got := s.Stats().Calls[hubtest.CDN]; got != 2 {
+		t.Errorf("%d requests", got)
 	}
 }
 
-func TestS09LinkDiesEveryMiB(t *testing.T) {
+// S06: the connection is reset in the middle of a body.
+//
+// What came before is kept, and the next request begins at the first byte that is
+// missing.
+func TestS06Reset(t *testing.T) { breaks(t, hubtest.Reset, syscall.ECONNRESET) }
+
+// S07: the connection is closed in good order before the announced length.
+//
+// That is an unexpected end, not a whole file; the next request begins at the
+// first byte that is missing.
+func TestS07CleanClose(t *testing.T) { breaks(t, hubtest.Cut, io.ErrUnexpectedEOF) }
+
+// S09: the link breaks after every MiB.
+//
+// Each new request begins at the first byte that is missing, so a file of 5 MiB
+// takes five requests and no byte is sent twice.
+func TestS09LinkBreaksEveryMiB(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
 	s.Fail(hubtest.Fault{Do: hubtest.Cut, Route: hubtest.CDN, At: 1 << 20})
@@ -89,53 +101,104 @@ func TestS09LinkDiesEveryMiB(t *testing.T) {
 	}
 }
 
-// TestLyingAnswers: an answer that is not what was asked is refused before a
-// byte of it is handed out, and says why.
-func TestLyingAnswers(t *testing.T) {
-	for _, tc := range []struct {
-		name  string
-		path  string
-		off   int64
-		fault hubtest.Fault
-		says  string
-	}{
-		{"S10 whole file instead of a range", shard, 100, hubtest.Fault{Do: hubtest.WholeFile}, "status 200 and the whole file instead of the range from 100"},
-		{"S11 shifted range", shard, 100, hubtest.Fault{Do: hubtest.WrongRange}, "bytes 101-110 instead of 100-109"},
-		{"S11 other total", shard, 100, hubtest.Fault{Do: hubtest.Headers, Header: map[string]string{"Content-Range": "bytes 100-109/200"}}, "a file of 200 bytes, the listing says 5242880"},
-		{"S11 no range", shard, 100, hubtest.Fault{Do: hubtest.Headers, Header: map[string]string{"Content-Range": ""}}, "want \"bytes FIRST-LAST/TOTAL\""},
-		{"S13 200 with a range", shard, 0, hubtest.Fault{Do: hubtest.WholeFile, Header: map[string]string{"Content-Range": "bytes 0-9/5242880"}}, "status 200 with a Content-Range"},
-		{"S14 short range", shard, 100, hubtest.Fault{Do: hubtest.Truncate}, "Content-Length 3 for a range of 10 bytes"},
-		{"S14 short git file", "config.json", 0, hubtest.Fault{Do: hubtest.Truncate, Route: hubtest.Cache}, "19 bytes, the listing says 26"},
-		{"S28 gzip", shard, 0, hubtest.Fault{Do: hubtest.Gzip}, `content encoding "gzip", want identity`},
-		{"S28 gzip on a git file", "config.json", 0, hubtest.Fault{Do: hubtest.Gzip, Route: hubtest.Cache}, `content encoding "gzip", want identity`},
-		{"V03 login page", shard, 0, hubtest.Fault{Do: hubtest.Login}, `content type "text/html; charset=utf-8": a web page`},
-		{"V03 login page for a git file", "config.json", 0, hubtest.Fault{Do: hubtest.Login, Route: hubtest.Get}, `content type "text/html; charset=utf-8": a web page`},
-		{"V03 login page for a HEAD", shard, 0, hubtest.Fault{Do: hubtest.Login, Route: hubtest.Head}, `content type "text/html; charset=utf-8": a web page`},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
+// lie is an answer that is not what was asked for, and what its refusal says.
+type lie struct {
+	path  string
+	off   int64
+	fault hubtest.Fault
+	says  string
+}
+
+// refuses wants each answer refused before a byte of it is handed out, and the
+// next request to get the right bytes.
+func refuses(t *testing.T, lies ...lie) {
+	t.Helper()
+	for _, l := range lies {
+		t.Run(l.says, func(t *testing.T) {
 			s, c, o := loopback(t, hub.Options{Retries: -1})
-			if tc.fault.Route == "" {
-				tc.fault.Route = hubtest.CDN
+			if l.fault.Route == "" {
+				l.fault.Route = hubtest.CDN
 			}
-			tc.fault.Nth = 1
-			s.Fail(tc.fault)
-			f := file(t, o, tc.path)
+			l.fault.Nth = 1
+			s.Fail(l.fault)
+			f := file(t, o, l.path)
 			n := min(10, f.Blob.Size)
-			if tc.path == "config.json" {
+			if l.path == "config.json" {
 				n = f.Blob.Size
 			}
-			data, err := readAll(t, c, o, f, tc.off, n)
+			data, err := readAll(t, c, o, f, l.off, n)
 			var odd *hub.ProtocolError
-			if !errors.As(err, &odd) || hub.Permanent(err) || !strings.Contains(err.Error(), tc.says) || len(data) != 0 {
-				t.Errorf("got %d bytes, %v, want %q", len(data), err, tc.says)
+			if !errors.As(err, &odd) || hub.Permanent(err) || !strings.Contains(err.Error(), l.says) || len(data) != 0 {
+				t.Errorf("got %d bytes, %v", len(data), err)
 			}
-			if data, err := readAll(t, c, o, f, tc.off, n); err != nil || int64(len(data)) != n {
+			if data, err := readAll(t, c, o, f, l.off, n); err != nil || int64(len(data)) != n {
 				t.Errorf("again: %d bytes, %v", len(data), err)
 			}
 		})
 	}
 }
 
+func contentRange(value string) map[string]string { return map[string]string{"Content-Range": value} }
+
+// S10: a range is answered with the whole file.
+//
+// The answer is refused before a byte of it is used: nothing is ever appended that
+// belongs to another place.
+func TestS10WholeFileInsteadOfARange(t *testing.T) {
+	refuses(t, lie{shard, 100, hubtest.Fault{Do: hubtest.WholeFile}, "status 200 and the whole file instead of the range from 100"})
+}
+
+// S11: a range is answered with another range, of another file, or without one.
+//
+// The answer is refused before a byte of it is used, and says which range it was.
+func TestS11OtherRange(t *testing.T) {
+	refuses(t,
+		lie{shard, 100, hubtest.Fault{Do: hubtest.WrongRange}, "bytes 101-110 instead of 100-109"},
+		lie{shard, 100, hubtest.Fault{Do: hubtest.Headers, Header: contentRange("bytes 100-109/200")}, "a file of 200 bytes, the listing says 5242880"},
+		lie{shard, 100, hubtest.Fault{Do: hubtest.Headers, Header: contentRange("")}, "want \"bytes FIRST-LAST/TOTAL\""})
+}
+
+// S13: status 200 with a Content-Range.
+//
+// The two contradict each other, so the answer is refused.
+func TestS13StatusAndRangeDisagree(t *testing.T) {
+	refuses(t, lie{shard, 0, hubtest.Fault{Do: hubtest.WholeFile, Header: contentRange("bytes 0-9/5242880")}, "status 200 with a Content-Range"})
+}
+
+// S14: a body that is short, with a Content-Length to match.
+//
+// The length is not that of the range or of the listing: refused before a byte is
+// used.
+func TestS14ShortBody(t *testing.T) {
+	refuses(t,
+		lie{shard, 100, hubtest.Fault{Do: hubtest.Truncate}, "Content-Length 3 for a range of 10 bytes"},
+		lie{"config.json", 0, hubtest.Fault{Do: hubtest.Truncate, Route: hubtest.Cache}, "19 bytes, the listing says 26"})
+}
+
+// S28: a body is compressed, though identity was asked for.
+//
+// Refused: a range of a compressed body is no range of the file.
+func TestS28Compressed(t *testing.T) {
+	refuses(t,
+		lie{shard, 0, hubtest.Fault{Do: hubtest.Gzip}, `content encoding "gzip", want identity`},
+		lie{"config.json", 0, hubtest.Fault{Do: hubtest.Gzip, Route: hubtest.Cache}, `content encoding "gzip", want identity`})
+}
+
+// V03: a login page with status 200, instead of a file or of its location.
+//
+// Refused before a byte is used; the error has the content type and says what it
+// may be.
+func TestV03LoginPage(t *testing.T) {
+	const page = `content type "text/html; charset=utf-8": a web page (a login page of a proxy or portal?)`
+	refuses(t,
+		lie{shard, 0, hubtest.Fault{Do: hubtest.Login}, page},
+		lie{"config.json", 0, hubtest.Fault{Do: hubtest.Login, Route: hubtest.Get}, page},
+		lie{shard, 0, hubtest.Fault{Do: hubtest.Login, Route: hubtest.Head}, page})
+}
+
+// S10: a range from the first byte on is answered with the whole file.
+//
+// Its beginning is what was asked for; the rest is not read.
 func TestS10WholeFileFromTheStart(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	s.Fail(hubtest.Fault{Do: hubtest.WholeFile, Route: hubtest.CDN})
@@ -169,6 +232,10 @@ func TestWebPageInARepository(t *testing.T) {
 	}
 }
 
+// S12: right headers, wrong bytes.
+//
+// The client can't see it and hands the bytes on: the digest of the blob does
+// not fit.
 func TestS12WrongBytesReachTheVerifier(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -179,7 +246,10 @@ func TestS12WrongBytesReachTheVerifier(t *testing.T) {
 	}
 }
 
-// TestV04ListingAndResolveDisagree: refused before a byte of the body, for good.
+// V04: what the Hub says of a file differs from its listing.
+//
+// Refused for good before a byte of the body is asked for; the error has both
+// values.
 func TestV04ListingAndResolveDisagree(t *testing.T) {
 	other := strings.Repeat("ab", 32)
 	for _, tc := range []struct {
@@ -219,7 +289,11 @@ func TestForeignETags(t *testing.T) {
 	}
 }
 
+// S14: a server without a CDN announces another length than was listed.
+//
+// Refused before the body is asked for.
 func TestS14SizeOfADirectServerDisagrees(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	commit := s.AddRepo(model())
 	o := s.Outline("org/model", commit)
@@ -236,6 +310,9 @@ func TestS14SizeOfADirectServerDisagrees(t *testing.T) {
 	}
 }
 
+// S17: a body is cut, then the connection reset.
+//
+// The third request gets the rest, and what came before the cut is kept.
 func TestS17CutThenRefused(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -247,6 +324,10 @@ func TestS17CutThenRefused(t *testing.T) {
 	}
 }
 
+// S19: a signed URL expires during the download.
+//
+// The file is located anew once and the range goes on. A second 403 in a row is
+// permanent, and its error shows no signature.
 func TestS19SignedURLExpires(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -274,6 +355,9 @@ func TestS19SignedURLExpires(t *testing.T) {
 	}
 }
 
+// S19: the URL that eight ranges share expires.
+//
+// They locate the file anew by one HEAD together.
 func TestS19ManyRangesAskOnce(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	f := file(t, o, shard)
@@ -301,7 +385,11 @@ func TestS19ManyRangesAskOnce(t *testing.T) {
 	}
 }
 
+// S20: the CDN refuses a large file without a bounded range.
+//
+// Every range is bounded on both ends, so a file of 60 GiB meets no 400.
 func TestS20HugeFilesAreAskedInBoundedRanges(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	const size = 60 << 30
 	digest := strings.Repeat("5a", 32)
@@ -324,6 +412,10 @@ func TestS20HugeFilesAreAskedInBoundedRanges(t *testing.T) {
 	}
 }
 
+// S21: the CDN says that a range can't be satisfied.
+//
+// The file is located anew once, which compares its size anew, and then it is a
+// permanent error.
 func TestS21NotSatisfiableIsNotLoopedOn(t *testing.T) {
 	s, c, o := loopback(t, hub.Options{})
 	s.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.CDN, Status: 416})
@@ -333,7 +425,12 @@ func TestS21NotSatisfiableIsNotLoopedOn(t *testing.T) {
 	}
 }
 
+// S26: the Hub's name does not resolve, or nobody listens.
+//
+// The error says "cannot reach the hub", which is another one than that of a
+// stall.
 func TestS26Unreachable(t *testing.T) {
+	leaktest.Check(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -350,6 +447,9 @@ func TestS26Unreachable(t *testing.T) {
 	}
 }
 
+// S29: ten failures in a row.
+//
+// No pause is longer than 30 s, and ten tries are over after two minutes.
 func TestS29BackOff(t *testing.T) {
 	bubble(t, hub.Options{Retries: 9}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.Info, Status: 500})
@@ -364,9 +464,12 @@ func TestS29BackOff(t *testing.T) {
 	})
 }
 
-// TestS07ShortBodyOfUnknownLength: without a Content-Length, an end that comes
-// too early looks like an ordinary one to net/http.
+// S07: a body without a Content-Length ends a byte too early.
+//
+// net/http takes that for an ordinary end; here it is an unexpected one at that
+// byte.
 func TestS07ShortBodyOfUnknownLength(t *testing.T) {
+	leaktest.Check(t)
 	const size = 1000
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush() // no length

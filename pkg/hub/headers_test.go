@@ -119,7 +119,11 @@ func TestETag(t *testing.T) {
 	}
 }
 
-func TestPauseIsBounded(t *testing.T) { // S29
+// S29: a hundred failures in a row, or a server that asks for an hour.
+//
+// The pause doubles up to 30 s, less up to a quarter so that clients don't come
+// back in step, and is never longer.
+func TestS29PauseIsBounded(t *testing.T) {
 	err := &ConnError{}
 	for attempt := range 100 {
 		want := min(firstPause<<min(attempt, 20), maxPause)

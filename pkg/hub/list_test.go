@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -24,7 +25,11 @@ func deep() hubtest.RepoSpec {
 	return spec
 }
 
+// R12: a listing of several pages and three levels of folders.
+//
+// All files are found, whatever the size of a page.
 func TestR12Pages(t *testing.T) {
+	leaktest.Check(t)
 	for _, size := range []int{1, 2, 3, 1000} {
 		s := hubtest.New(hubtest.Options{PageSize: size})
 		commit := s.AddRepo(deep())
@@ -39,7 +44,12 @@ func TestR12Pages(t *testing.T) {
 	}
 }
 
+// R12: the chain of pages breaks, or leads elsewhere.
+//
+// That is an error, never a shorter list; a page at another host is not asked
+// for.
 func TestR12BrokenChains(t *testing.T) {
+	leaktest.Check(t)
 	for _, tc := range []struct {
 		name  string
 		fault hubtest.Fault
@@ -75,7 +85,11 @@ func next(nth int, url string) hubtest.Fault {
 	return hubtest.Fault{Do: hubtest.Headers, Nth: nth, Header: map[string]string{"Link": "<" + url + `>; rel="next"`}}
 }
 
+// R12: the next page is one that was read already.
+//
+// Refused instead of read for ever.
 func TestR12ChainThatTurnsInACircle(t *testing.T) {
+	leaktest.Check(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", `</api/models/org/model/tree/x?cursor=2>; rel="next"`)
 		fmt.Fprint(w, `[]`)
@@ -88,7 +102,11 @@ func TestR12ChainThatTurnsInACircle(t *testing.T) {
 	}
 }
 
-func TestR13SecondPageFailsOnce(t *testing.T) {
+// R13: the second page fails once.
+//
+// It is asked for again, and the list is complete.
+func TestR13SecondPageFails(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := hubtest.New(hubtest.Options{PageSize: 2})
 		commit := s.AddRepo(deep())

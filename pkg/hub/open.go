@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
 	"strconv"
 	"strings"
 
+	"p2pagent/internal/sockopt"
 	"p2pagent/internal/stall"
 	"p2pagent/pkg/pieces"
 )
@@ -132,7 +134,7 @@ func (c *Client) body(s section, a *answer, disagrees error) (io.ReadCloser, err
 		}
 		return nil, disagrees
 	}
-	return &sectionReader{rc: stall.NewReader(a.Body, c.o.Limits), c: c, s: s, host: a.from.Host, skip: skip, left: s.n}, nil
+	return &sectionReader{rc: stall.NewReader(a.Body, c.o.Limits), c: c, s: s, host: a.from.Host, conn: a.conn, skip: skip, left: s.n}, nil
 }
 
 // webPage tells whether the file is itself a web page; its digest will judge it.
@@ -206,9 +208,12 @@ type sectionReader struct {
 	c    *Client
 	s    section
 	host string
+	conn net.Conn
 	skip int64 // bytes before the section
 	left int64
 	err  error // of an earlier Read
+
+	batching bool
 }
 
 // Read implements io.Reader.
@@ -226,8 +231,10 @@ func (r *sectionReader) Read(p []byte) (int, error) {
 	if r.left == 0 {
 		return 0, io.EOF
 	}
+	r.batch(r.left > sockopt.BatchFloor)
 	n, err := r.rc.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
+	r.batch(r.left > sockopt.BatchFloor && err == nil)
 	if r.left == 0 {
 		return n, io.EOF // all that was asked for, whatever comes behind it
 	}
@@ -235,6 +242,15 @@ func (r *sectionReader) Read(p []byte) (int, error) {
 		return n, r.broken(err)
 	}
 	return n, nil
+}
+
+// batch lets the kernel gather bytes while there are many to come. A connection
+// that goes back to the pool has been read to its end, so it is off by then.
+func (r *sectionReader) batch(on bool) {
+	if on != r.batching {
+		r.batching = on
+		sockopt.Batch(r.conn, on)
+	}
 }
 
 // broken keeps a body's error and says where in the file it happened.
@@ -248,10 +264,14 @@ func (r *sectionReader) broken(err error) error {
 	at := r.s.off + r.s.n - r.left
 	r.err = &BodyError{Op: r.s.op(), Host: r.host, Offset: at, Err: err}
 	if errors.Is(err, stall.ErrStalled) {
+		r.c.CloseIdle() // what made this connection silent may have silenced the pooled ones
 		r.c.log.Warn("upstream stalled", slog.String("op", r.s.op()), slog.String("host", r.host), slog.Int64("offset", at), slog.Any("err", err))
 	}
 	return r.err
 }
+
+// Host returns the host that the bytes come from.
+func (r *sectionReader) Host() string { return r.host }
 
 // Close frees the connection; unread bytes are dropped with it.
 func (r *sectionReader) Close() error { return r.rc.Close() }

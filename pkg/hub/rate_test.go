@@ -31,48 +31,100 @@ func (w *waits) note(bucket string, until time.Time) {
 
 func limit(header, value string) map[string]string { return map[string]string{header: value} }
 
-// TestRateLimits: a 429 is waited for as long as the Hub says, then all is well.
-func TestRateLimits(t *testing.T) {
-	for _, tc := range []struct {
-		name     string
-		route    hubtest.Route
-		status   int
-		header   func() map[string]string
-		min, max time.Duration
-	}{
-		{"R01 RateLimit", hubtest.Head, 429, func() map[string]string { return limit("RateLimit", `"resolvers";r=0;t=2`) }, 3 * time.Second, 3 * time.Second},
-		{"R02 Retry-After", hubtest.Head, 429, func() map[string]string { return limit("Retry-After", "3") }, 3 * time.Second, 3 * time.Second},
-		{"R02 Retry-After as a date", hubtest.Head, 429, func() map[string]string {
-			return limit("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat))
-		}, 59 * time.Second, time.Minute},
-		{"R03 API call", hubtest.Info, 429, func() map[string]string { return limit("RateLimit", `"api";r=0;t=290`) }, 291 * time.Second, 291 * time.Second},
-		{"R03 listing", hubtest.Tree, 429, func() map[string]string {
-			return map[string]string{"RateLimit": `"api";r=0;t=9`, "Retry-After": "99"}
-		}, 10 * time.Second, 10 * time.Second},
-		{"429 without a word", hubtest.Info, 429, func() map[string]string { return nil }, time.Second, time.Second},
-		{"429 of another bucket", hubtest.Info, 429, func() map[string]string { return limit("RateLimit", `"pages";r=0;t=4`) }, 5 * time.Second, 5 * time.Second},
-		{"429 that means for ever", hubtest.Info, 429, func() map[string]string { return limit("Retry-After", "999999999") }, 10 * time.Minute, 10 * time.Minute},
-		{"S15 500", hubtest.Info, 500, func() map[string]string { return nil }, 375 * time.Millisecond, time.Second / 2},
-		{"S16 503 with Retry-After", hubtest.Tree, 503, func() map[string]string { return limit("Retry-After", "2") }, 2 * time.Second, 2 * time.Second},
-		{"503 for ever", hubtest.Tree, 503, func() map[string]string { return limit("Retry-After", "9999") }, 30 * time.Second, 30 * time.Second},
-		{"408", hubtest.Head, 408, func() map[string]string { return nil }, 375 * time.Millisecond, time.Second / 2},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
-				hits := s.Fail(hubtest.Fault{Do: hubtest.Status, Route: tc.route, Nth: 1, Status: tc.status, Header: tc.header()})
-				start := time.Now()
-				err := api(t, c, o)
-				if err == nil {
-					_, err = readAll(t, c, o, file(t, o, shard), 0, 10)
-				}
-				if took := time.Since(start); err != nil || took < tc.min || took > tc.max || hits() != 1 {
-					t.Errorf("took %v, want %v to %v; %d hits, %v", took, tc.min, tc.max, hits(), err)
-				}
-			})
+// pause is an answer that asks to wait, and how long the client then does.
+type pause struct {
+	route    hubtest.Route
+	status   int
+	header   func() map[string]string // made in the bubble: a date is of its time
+	min, max time.Duration
+}
+
+func silentAbout() map[string]string { return nil }
+
+func says(header, value string) func() map[string]string {
+	return func() map[string]string { return map[string]string{header: value} }
+}
+
+// waitsFor wants a request that met such an answer once to come back in time and
+// to succeed then.
+func waitsFor(t *testing.T, pauses ...pause) {
+	t.Helper()
+	for _, p := range pauses {
+		bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
+			hits := s.Fail(hubtest.Fault{Do: hubtest.Status, Route: p.route, Nth: 1, Status: p.status, Header: p.header()})
+			start := time.Now()
+			err := api(t, c, o)
+			if err == nil {
+				_, err = readAll(t, c, o, file(t, o, shard), 0, 10)
+			}
+			if took := time.Since(start); err != nil || took < p.min || took > p.max || hits() != 1 {
+				t.Errorf("%d on %s %v: took %v, want %v to %v; %d hits, %v", p.status, p.route, p.header(), took, p.min, p.max, hits(), err)
+			}
 		})
 	}
 }
 
+// R01: too many requests, and the header RateLimit has the end of the window.
+//
+// The next request goes out a second after it: the two clocks may differ.
+func TestR01RateLimit(t *testing.T) {
+	waitsFor(t, pause{hubtest.Head, 429, says("RateLimit", `"resolvers";r=0;t=2`), 3 * time.Second, 3 * time.Second})
+}
+
+// R02: too many requests, and only Retry-After says when to come back.
+//
+// Seconds and dates are both understood and waited for.
+func TestR02RetryAfter(t *testing.T) {
+	waitsFor(t,
+		pause{hubtest.Head, 429, says("Retry-After", "3"), 3 * time.Second, 3 * time.Second},
+		pause{hubtest.Head, 429, func() map[string]string {
+			return limit("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat))
+		}, 59 * time.Second, time.Minute})
+}
+
+// R03: too many requests on an API call.
+//
+// Resolve and listing are asked again when the window is over; RateLimit counts
+// for more than Retry-After.
+func TestR03RateLimitOfTheAPI(t *testing.T) {
+	waitsFor(t,
+		pause{hubtest.Info, 429, says("RateLimit", `"api";r=0;t=290`), 291 * time.Second, 291 * time.Second},
+		pause{hubtest.Tree, 429, func() map[string]string {
+			return map[string]string{"RateLimit": `"api";r=0;t=9`, "Retry-After": "99"}
+		}, 10 * time.Second, 10 * time.Second})
+}
+
+// S15: a server error, then all is well.
+//
+// An API call is tried again after half a second at most, which doubles with each
+// further error.
+func TestS15ServerError(t *testing.T) {
+	waitsFor(t,
+		pause{hubtest.Info, 500, silentAbout, 375 * time.Millisecond, time.Second / 2},
+		pause{hubtest.Head, 408, silentAbout, 375 * time.Millisecond, time.Second / 2})
+}
+
+// S16: overloaded, with the time to come back.
+//
+// Retry-After is waited for, 30 s at most.
+func TestS16Overloaded(t *testing.T) {
+	waitsFor(t,
+		pause{hubtest.Tree, 503, says("Retry-After", "2"), 2 * time.Second, 2 * time.Second},
+		pause{hubtest.Tree, 503, says("Retry-After", "9999"), 30 * time.Second, 30 * time.Second})
+}
+
+// TestOddRateLimits: a 429 that says little, or too much.
+func TestOddRateLimits(t *testing.T) {
+	waitsFor(t,
+		pause{hubtest.Info, 429, silentAbout, time.Second, time.Second},
+		pause{hubtest.Info, 429, says("RateLimit", `"pages";r=0;t=4`), 5 * time.Second, 5 * time.Second},
+		pause{hubtest.Info, 429, says("Retry-After", "999999999"), 10 * time.Minute, 10 * time.Minute})
+}
+
+// R01: too many requests, while eight workers want to ask.
+//
+// One answer of 429 holds all of them back until the window is over; requests of
+// another bucket pass.
 func TestR01WaitIsSharedByAllWorkers(t *testing.T) {
 	var w waits
 	bubble(t, hub.Options{OnWait: w.note}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {

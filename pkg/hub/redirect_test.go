@@ -1,8 +1,12 @@
 package hub_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -34,7 +39,11 @@ func (w *witness) wrap(next http.HandlerFunc) http.HandlerFunc {
 
 func withToken() (string, error) { return secret, nil }
 
+// R14: the CDN is another host, and a token is set.
+//
+// No request to the CDN carries it.
 func TestR14TokenStaysWithTheHub(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Token: secret})
 	s.AddRepo(hubtest.RepoSpec{ID: "org/private", Files: model().Files, Private: true})
 	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken})
@@ -46,9 +55,12 @@ func TestR14TokenStaysWithTheHub(t *testing.T) {
 	}
 }
 
-// TestR14OtherPortAndName: for net/http another port of the same host is the
-// same host, and so is a sub-domain; for a token it is not.
+// R14: a redirect to another port of the Hub's host, or to another name of it.
+//
+// For net/http these are the same host; no token goes there, and it is shown
+// again to the Hub itself.
 func TestR14OtherPortAndName(t *testing.T) {
+	leaktest.Check(t)
 	w := &witness{seen: make(map[string]bool)}
 	sha := fmt.Sprintf(`{"sha":%q}`, strings.Repeat("a", 40))
 	other := httptest.NewServer(w.wrap(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, sha) }))
@@ -82,13 +94,48 @@ func TestR14OtherPortAndName(t *testing.T) {
 	}
 }
 
+// R14: a redirect to a sub-domain of the Hub's host.
+//
+// net/http would show the token there; here it stays with the Hub's own name.
+func TestR14SubDomain(t *testing.T) {
+	leaktest.Check(t)
+	w := &witness{seen: make(map[string]bool)}
+	srv := httptest.NewServer(w.wrap(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Host == "hub.test" {
+			http.Redirect(rw, r, "http://cdn.hub.test/away", http.StatusFound)
+			return
+		}
+		fmt.Fprintf(rw, `{"sha":%q}`, strings.Repeat("a", 40))
+	}))
+	defer srv.Close()
+	anyName := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+	}}
+	c := newClient(t, hub.Options{Endpoint: "http://hub.test", Token: withToken, Transport: anyName})
+	if _, _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
+		t.Error(err)
+	}
+	if shown, asked := w.seen["/away"]; shown || !asked || !w.seen["/api/models/org/model/revision/main"] {
+		t.Errorf("with a token: %v", w.seen)
+	}
+}
+
+// R10: the repository was renamed.
+//
+// The relative redirect is followed, and the outline keeps the name that was
+// asked for. The log has both names.
 func TestR10RenamedRepository(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Token: secret, PageSize: 2})
 	commit := s.AddRepo(hubtest.RepoSpec{ID: "org/model", Files: model().Files, Private: true})
 	s.AddRepo(hubtest.RepoSpec{ID: "old/name", RenamedTo: "org/model"})
-	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken})
+	var log bytes.Buffer
+	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err := everything(t, c, ref("old/name")); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "asked=old/name is=org/model") {
+		t.Errorf("the log lacks the names:\n%s", &log)
 	}
 	o, err := c.List(t.Context(), ref("old/name").Repo, commit)
 	if err != nil || o.Repo.Name != "old/name" || len(o.Files) != 6 {
@@ -96,7 +143,12 @@ func TestR10RenamedRepository(t *testing.T) {
 	}
 }
 
+// R11: a branch moves after it was resolved.
+//
+// Listing and files are asked for by commit, so all come from the old one; the
+// next resolve sees the new one.
 func TestR11BranchMoves(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{})
 	first := s.AddRepo(model())
 	c := newClient(t, hub.Options{Endpoint: s.Start(t)})
@@ -136,7 +188,11 @@ func TestRevisions(t *testing.T) {
 	}
 }
 
+// R16: the endpoint is a mirror below a path.
+//
+// Every URL keeps the path, those of redirects and further pages too.
 func TestR16PathPrefix(t *testing.T) {
+	leaktest.Check(t)
 	s := hubtest.New(hubtest.Options{Prefix: "/hf", PageSize: 2})
 	s.AddRepo(model())
 	s.AddRepo(hubtest.RepoSpec{ID: "old/name", RenamedTo: "org/model"})
@@ -187,7 +243,12 @@ func TestCaptivePortal(t *testing.T) {
 	}
 }
 
+// R15: where the token comes from.
+//
+// HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the file of HF_TOKEN_PATH, $HF_HOME/token,
+// in this order, without white space around it; no error holds it.
 func TestR15TokenSources(t *testing.T) {
+	leaktest.Check(t)
 	dir := t.TempDir()
 	home := filepath.Join(dir, "home")
 	os.MkdirAll(filepath.Join(home, ".cache", "huggingface"), 0o755)
@@ -231,7 +292,11 @@ func TestR15TokenSources(t *testing.T) {
 	}
 }
 
+// R15: the token file can't be read.
+//
+// The error names the file, and the Hub is not asked without a token instead.
 func TestR15UnreadableTokenFile(t *testing.T) {
+	leaktest.Check(t)
 	if os.Geteuid() == 0 {
 		t.Skip("root reads everything")
 	}

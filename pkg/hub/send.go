@@ -32,6 +32,7 @@ type answer struct {
 	*http.Response
 	from  *url.URL // the URL that answered, after redirects
 	asked bool     // a token was sent
+	conn  net.Conn // that the body comes on
 }
 
 // maxRedirects is generous: the Hub needs two (a renamed repository, its file cache).
@@ -105,7 +106,8 @@ func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
 // the gate of the request's bucket.
 func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	traced, stop := c.bounded(c.purpose(ctx, r.url), cancel)
+	var conn net.Conn
+	traced, stop := c.bounded(c.purpose(ctx, r.url), cancel, &conn)
 	defer stop()
 	req, asked, err := c.build(traced, r)
 	if err != nil {
@@ -114,17 +116,21 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), stall.ErrStalled) {
+			c.CloseIdle() // a NAT that forgot this connection forgot the pooled ones too
+		}
 		err = c.failed(ctx, r, err)
 		cancel(nil)
 		return nil, err
 	}
 	resp.Body = &body{resp.Body, ctx, cancel}
-	return &answer{Response: resp, from: r.url, asked: asked}, nil
+	return &answer{Response: resp, from: r.url, asked: asked, conn: conn}, nil
 }
 
 // bounded cancels a request whose response headers do not come: HeaderTimeout
-// after it has a connection, and in all cases once dialling could have ended.
-func (c *Client) bounded(ctx context.Context, cancel context.CancelCauseFunc) (_ context.Context, stop func() bool) {
+// after it has a connection, and in all cases once dialling could have ended. The
+// connection is in conn once there is a response.
+func (c *Client) bounded(ctx context.Context, cancel context.CancelCauseFunc, conn *net.Conn) (_ context.Context, stop func() bool) {
 	late := &DeadlineError{What: "no connection", Limit: DialTimeout + TLSTimeout + c.o.HeaderTimeout, cause: stall.ErrStalled}
 	silent := &DeadlineError{What: "no response headers", Limit: c.o.HeaderTimeout, cause: stall.ErrStalled}
 	var connected atomic.Bool
@@ -134,7 +140,8 @@ func (c *Client) bounded(ctx context.Context, cancel context.CancelCauseFunc) (_
 		}
 		cancel(late) // the first cause counts
 	})
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		*conn = got.Conn
 		connected.Store(true)
 		timer.Reset(silent.Limit)
 	}}), timer.Stop

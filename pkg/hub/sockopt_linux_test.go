@@ -7,10 +7,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p2pagent/internal/leaktest"
 )
 
-// TestS18SocketOptions reads back what a connection to a dead peer is given up by.
+// S18: an idle connection is forgotten by a NAT.
+//
+// Pooled connections are dropped after 30 s, and the kernel gives up on a peer
+// that acknowledges nothing after 20 s: the options are read back from a socket.
 func TestS18SocketOptions(t *testing.T) {
+	leaktest.Check(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

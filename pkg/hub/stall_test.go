@@ -1,16 +1,21 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/internal/stall"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
@@ -20,6 +25,7 @@ import (
 // bubble runs a test with a Hub and a client in virtual time.
 func bubble(t *testing.T, o hub.Options, test func(t *testing.T, s *hubtest.Server, c *hub.Client, outline *pieces.Outline)) {
 	t.Helper()
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := hubtest.New(hubtest.Options{})
 		commit := s.AddRepo(model())
@@ -30,8 +36,13 @@ func bubble(t *testing.T, o hub.Options, test func(t *testing.T, s *hubtest.Serv
 
 const shard = "model-00001-of-00002.safetensors"
 
+// S01: the body goes silent half way, the socket stays open.
+//
+// The range is dropped after 15 s and asked for again at the first byte that is
+// missing; the log has the host and the offset.
 func TestS01BodyGoesSilent(t *testing.T) {
-	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
+	var log bytes.Buffer
+	bubble(t, hub.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		f := file(t, o, shard)
 		half := f.Blob.Size / 2
 		s.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.CDN, Nth: 1, At: half})
@@ -53,9 +64,16 @@ func TestS01BodyGoesSilent(t *testing.T) {
 		if st := s.Stats(); st.MaxCoverage != 1 || st.Calls[hubtest.Head] != 1 {
 			t.Errorf("coverage %d, calls %v", st.MaxCoverage, st.Calls)
 		}
+		if want := "host=cdn.test offset=2621440"; strings.Count(log.String(), "upstream stalled") != 1 || !strings.Contains(log.String(), want) {
+			t.Errorf("the log wants one stall at %s:\n%s", want, &log)
+		}
 	})
 }
 
+// S02: no response headers, ever.
+//
+// The connection is dropped after 15 s with an error that says so; the next
+// request uses another one.
 func TestS02NoResponseHeaders(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Silent, Route: hubtest.CDN, Nth: 1})
@@ -75,6 +93,10 @@ func TestS02NoResponseHeaders(t *testing.T) {
 	})
 }
 
+// S03: an API call never answers.
+//
+// Each of five tries ends after 15 s, all after a minute and a half; the error
+// names the URL.
 func TestS03APINeverAnswers(t *testing.T) {
 	for _, route := range []hubtest.Route{hubtest.Info, hubtest.Tree} {
 		bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
@@ -104,6 +126,9 @@ func api(t *testing.T, c *hub.Client, o *pieces.Outline) error {
 	return err
 }
 
+// S03: the answer to an API call stops or crawls.
+//
+// A try as a whole ends after 30 s.
 func TestS03APIBodyStalls(t *testing.T) {
 	for _, kind := range []hubtest.Kind{hubtest.Stall, hubtest.Slow} {
 		bubble(t, hub.Options{Retries: 1}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
@@ -120,11 +145,137 @@ func TestS03APIBodyStalls(t *testing.T) {
 	}
 }
 
+// S18: a NAT forgets the pooled connections without a word.
+//
+// The request on one of them gets no answer within 15 s. All pooled connections
+// are closed then, so that the next try has a new one.
+func TestS18ForgottenConnections(t *testing.T) {
+	behindNAT(t, func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline) {
+		resolve := func() {
+			if _, _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
+				t.Error(err)
+			}
+		}
+		atOnce(s, 4, resolve)
+		nat.forget()
+		start := time.Now()
+		resolve()
+		if took := time.Since(start); took < 15*time.Second || took > 16*time.Second {
+			t.Errorf("answered after %v", took)
+		}
+	})
+}
+
+// S18: a NAT forgets all connections in the middle of a body.
+//
+// The body stalls and ends after 15 s. The pooled connections are closed with it,
+// so that the rest of the range comes at once on a new one.
+func TestS18ForgottenDuringABody(t *testing.T) {
+	behindNAT(t, func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline) {
+		f := file(t, o, shard)
+		atOnce(s, 4, func() {
+			if _, err := readAll(t, c, o, f, 0, 10); err != nil {
+				t.Error(err)
+			}
+		})
+		s.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Nth: 1, At: 1 << 20, Rate: 1 << 20})
+		start := time.Now()
+		time.AfterFunc(1500*time.Millisecond, nat.forget)
+		data, err := readAll(t, c, o, f, 0, f.Blob.Size)
+		if !errors.Is(err, stall.ErrStalled) || len(data) != 2<<20 {
+			t.Errorf("got %d bytes, %v", len(data), err)
+		}
+		rest, err := readAll(t, c, o, f, int64(len(data)), f.Blob.Size-int64(len(data)))
+		if err != nil || !whole(t, f, append(data, rest...)) || time.Since(start) > 17*time.Second {
+			t.Errorf("the rest after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+// behindNAT is bubble with a NAT between the client and the Hub.
+func behindNAT(t *testing.T, test func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline)) {
+	t.Helper()
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := hubtest.New(hubtest.Options{})
+		commit := s.AddRepo(model())
+		transport, nat := s.Memory(t).Transport(t), new(nat)
+		dial := transport.DialContext
+		transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return nat.pass(conn), err
+		}
+		test(t, s, nat, newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: transport}), s.Outline("org/model", commit))
+	})
+}
+
+// atOnce makes n requests that overlap, so that each has a connection of its own.
+func atOnce(s *hubtest.Server, n int, request func()) {
+	s.Fail(hubtest.Fault{Do: hubtest.Slow, Rate: 1 << 20})
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(request)
+	}
+	wg.Wait()
+	s.Heal()
+}
+
+// nat is in between; what it has forgotten it drops.
+type nat struct {
+	mu    sync.Mutex
+	flows []*flow
+}
+
+type flow struct {
+	net.Conn
+	forgotten atomic.Bool
+}
+
+func (f *flow) Read(p []byte) (int, error) {
+	for {
+		n, err := f.Conn.Read(p)
+		if err != nil || !f.forgotten.Load() {
+			return n, err
+		}
+	}
+}
+
+func (f *flow) Write(p []byte) (int, error) {
+	if f.forgotten.Load() {
+		return len(p), nil
+	}
+	return f.Conn.Write(p)
+}
+
+func (n *nat) pass(c net.Conn) net.Conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := &flow{Conn: c}
+	n.flows = append(n.flows, f)
+	return f
+}
+
+func (n *nat) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, f := range n.flows {
+		f.forgotten.Store(true)
+	}
+}
+
+// S04: the question where a file is never answers.
+//
+// It ends as an API call does. Files that the Hub keeps in git need no such
+// question.
 func TestS04HeadNeverAnswers(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Silent, Route: hubtest.Head})
-		if _, err := readAll(t, c, o, file(t, o, shard), 0, 10); !errors.Is(err, stall.ErrStalled) {
+		start := time.Now()
+		if _, err := readAll(t, c, o, file(t, o, shard), 0, 10); !errors.Is(err, stall.ErrStalled) || !strings.Contains(err.Error(), "http://hub.test/org/model/resolve/") {
 			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took < 75*time.Second || took > 90*time.Second {
+			t.Errorf("took %v for five tries of 15 s", took)
 		}
 		if data, err := readAll(t, c, o, file(t, o, "config.json"), 0, 10); err != nil || len(data) != 10 {
 			t.Errorf("a git file needs no HEAD: %v", err)
@@ -132,6 +283,9 @@ func TestS04HeadNeverAnswers(t *testing.T) {
 	})
 }
 
+// S05: every body stalls from its first byte on.
+//
+// Each try ends after 15 s; no goroutine is left behind.
 func TestS05EveryConnectionStalls(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Stall})
@@ -147,6 +301,10 @@ func TestS05EveryConnectionStalls(t *testing.T) {
 	}) // a goroutine that is left behind fails the bubble
 }
 
+// S08: a byte each three seconds, for ever.
+//
+// Less than 256 KiB/s over a minute ends the body, though it is never silent for
+// long.
 func TestS08Trickle(t *testing.T) {
 	bubble(t, hub.Options{}, func(t *testing.T, s *hubtest.Server, c *hub.Client, o *pieces.Outline) {
 		s.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Rate: 1, Every: 3 * time.Second})

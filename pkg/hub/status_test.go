@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
 	"p2pagent/pkg/pieces"
@@ -12,52 +13,104 @@ import (
 
 const secret = "hf_verysecrettoken"
 
-// TestRefusals: what the Hub says becomes a typed error with a hint, after one
-// request, and no error holds the token.
-func TestRefusals(t *testing.T) {
+// refusal is a name that can't be read, and what the error says of it.
+type refusal struct {
+	ref, token string
+	want       error
+	says       string
+}
+
+// refused wants what the Hub says to become a permanent error with a hint, after
+// one request, and no error to hold the token.
+func refused(t *testing.T, refusals ...refusal) {
+	t.Helper()
+	leaktest.Check(t)
+	s := guarded()
+	endpoint := s.Start(t)
+	for _, r := range refusals {
+		s.ResetStats()
+		c := newClient(t, hub.Options{Endpoint: endpoint, Token: func() (string, error) { return r.token, nil }})
+		err := everything(t, c, ref(r.ref))
+		if !errors.Is(err, r.want) || !hub.Permanent(err) || !strings.Contains(err.Error(), r.says) || strings.Contains(err.Error(), "hf_") {
+			t.Errorf("%s: got %v (permanent: %v), want %v with %q", r.ref, err, hub.Permanent(err), r.want, r.says)
+		}
+		st := s.Stats()
+		if n := st.Status[401] + st.Status[403] + st.Status[404]; n != 1 {
+			t.Errorf("%s: %d requests were refused, want 1 and no retry", r.ref, n)
+		}
+	}
+}
+
+// guarded is a Hub with repositories that not everybody may read.
+func guarded() *hubtest.Server {
 	s := hubtest.New(hubtest.Options{Token: secret})
 	files := model().Files
 	s.AddRepo(hubtest.RepoSpec{ID: "org/model", Files: files})
 	s.AddRepo(hubtest.RepoSpec{ID: "org/private", Files: files, Private: true})
 	s.AddRepo(hubtest.RepoSpec{ID: "org/gated", Files: files, Gated: true})
 	s.AddRepo(hubtest.RepoSpec{ID: "org/disabled", Files: files, Disabled: true})
-	endpoint := s.Start(t)
-	for _, tc := range []struct {
-		name, ref, token string
-		want             error
-		says             string
-	}{
-		{"R06 missing, anonymous", "org/missing", "", hub.ErrRepoNotFound, "check the name, or set HF_TOKEN if it is private"},
-		{"R06 missing, with a token", "org/missing", secret, hub.ErrRepoNotFound, "check the name; if it is private, the token in use may not read it"},
-		{"R06 private, anonymous", "org/private", "", hub.ErrRepoNotFound, "set HF_TOKEN"},
-		{"private, with the token", "org/private", secret, nil, ""},
-		{"a wrong token", "org/model", "hf_otherwrongtoken", hub.ErrUnauthorized, "the token in use was refused: check HF_TOKEN"},
-		{"R07 gated, anonymous", "org/gated", "", hub.ErrGated, "accept its terms on its page at http://127.0.0.1"},
-		{"R07 gated, anonymous", "org/gated", "", hub.ErrGated, "and set HF_TOKEN"},
-		{"gated, with the token", "org/gated", secret, nil, ""},
-		{"R08 no such revision", "org/model@v9", "", hub.ErrRevisionNotFound, "check the branch, tag or commit"},
-		{"R08 no such commit", "org/model@" + strings.Repeat("0", 40), "", hub.ErrRevisionNotFound, "check the branch, tag or commit"},
-		{"R09 disabled", "org/disabled", "", hub.ErrDisabled, "repository is disabled"},
-		{"another kind", "datasets/org/model", "", hub.ErrRepoNotFound, "datasets/org/model@main"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s.ResetStats()
-			c := newClient(t, hub.Options{Endpoint: endpoint, Token: func() (string, error) { return tc.token, nil }})
-			err := everything(t, c, ref(tc.ref))
-			if !errors.Is(err, tc.want) || err != nil && !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("got %v, want %v with %q", err, tc.want, tc.says)
-			}
-			if err == nil {
-				return
-			}
-			if !hub.Permanent(err) || strings.Contains(err.Error(), "hf_") {
-				t.Errorf("permanent %v, or the token shows: %v", hub.Permanent(err), err)
-			}
-			st := s.Stats()
-			if refused := st.Status[401] + st.Status[403] + st.Status[404]; refused != 1 {
-				t.Errorf("%d requests were refused, want 1 and no retry", refused)
-			}
-		})
+	return s
+}
+
+// R06: the repository is missing, or private: the Hub does not tell which.
+//
+// One request and no retry. The error says what may be wrong, depending on
+// whether a token was shown.
+func TestR06MissingOrPrivate(t *testing.T) {
+	refused(t,
+		refusal{"org/missing", "", hub.ErrRepoNotFound, "check the name, or set HF_TOKEN if it is private"},
+		refusal{"org/missing", secret, hub.ErrRepoNotFound, "check the name; if it is private, the token in use may not read it"},
+		refusal{"org/private", "", hub.ErrRepoNotFound, "set HF_TOKEN"},
+		refusal{"datasets/org/model", "", hub.ErrRepoNotFound, "datasets/org/model@main"})
+}
+
+// R07: the repository is gated.
+//
+// One request and no retry. The error points to the page where its terms are
+// accepted, and to the token.
+func TestR07Gated(t *testing.T) {
+	refused(t,
+		refusal{"org/gated", "", hub.ErrGated, "accept its terms on its page at http://127.0.0.1"},
+		refusal{"org/gated", "", hub.ErrGated, "and set HF_TOKEN"})
+}
+
+// R08: no such revision.
+//
+// One request and no retry, for a branch as for a commit.
+func TestR08NoSuchRevision(t *testing.T) {
+	refused(t,
+		refusal{"org/model@v9", "", hub.ErrRevisionNotFound, "check the branch, tag or commit"},
+		refusal{"org/model@" + strings.Repeat("0", 40), "", hub.ErrRevisionNotFound, "check the branch, tag or commit"})
+}
+
+// R08: the commit has no such file.
+//
+// One request and no retry, with an error of its own.
+func TestR08NoSuchFile(t *testing.T) {
+	s, c, o := loopback(t, hub.Options{})
+	f := file(t, o, shard)
+	f.Path = "absent.safetensors"
+	_, err := readAll(t, c, o, f, 0, 10)
+	if !errors.Is(err, hub.ErrEntryNotFound) || !hub.Permanent(err) || s.Stats().Status[404] != 1 {
+		t.Errorf("got %v, status %v", err, s.Stats().Status)
+	}
+}
+
+// R09: the Hub has taken the repository down.
+//
+// Permanent, with an error of its own.
+func TestR09Disabled(t *testing.T) {
+	refused(t, refusal{"org/disabled", "", hub.ErrDisabled, "repository is disabled"})
+}
+
+func TestToken(t *testing.T) {
+	refused(t, refusal{"org/model", "hf_otherwrongtoken", hub.ErrUnauthorized, "the token in use was refused: check HF_TOKEN"})
+	s := guarded()
+	c := newClient(t, hub.Options{Endpoint: s.Start(t), Token: withToken})
+	for _, r := range []string{"org/private", "org/gated"} {
+		if err := everything(t, c, ref(r)); err != nil {
+			t.Errorf("%s with the token: %v", r, err)
+		}
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"p2pagent/internal/sockopt"
 )
 
 // The bounds of a new connection.
@@ -80,7 +82,7 @@ func (c *Client) control(ctx context.Context, _, address string, raw syscall.Raw
 			}
 		}
 	}
-	return userTimeout(raw)
+	return sockopt.UserTimeout(raw)
 }
 
 // addrError is what the dialer says about a forbidden address.

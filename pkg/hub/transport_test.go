@@ -10,11 +10,15 @@ import (
 	"strings"
 	"testing"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
-// TestS27Proxies: the proxy is for the world, never for loopback.
+// S27: proxy variables in the environment, without an exception for loopback.
+//
+// The proxy is asked for the world and never for loopback.
 func TestS27Proxies(t *testing.T) {
+	leaktest.Check(t)
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.Method+" "+r.URL.String()+r.Host)

@@ -101,6 +101,8 @@ type (
 		ID    ID
 		Maker Maker
 		Sig   [64]byte
+		// The border before the piece and the one behind it, or nothing.
+		Borders []byte
 	}
 )
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"reflect"
 	"testing"
 )
 
@@ -129,13 +128,12 @@ func TestAbsentHasOneSpelling(t *testing.T) {
 	}
 	raw[len(raw)-1] = 0xf6
 	if _, err := ParseManifest(raw); !errors.Is(err, ErrNotCanonical) {
-		t.Errorf("null for empty states: %v", err)
+		t.Errorf("null for absent borders: %v", err)
 	}
-	g.manifest.Proofs[1].States = []byte{}
-	same, err := g.manifest.Marshal()
 	raw[len(raw)-1] = 0x40
-	if err != nil || !bytes.Equal(same, raw) {
-		t.Errorf("nil and empty states differ: %v", err)
+	zeros := append(append(raw[:len(raw)-1:len(raw)-1], 0x58, 0x40), make([]byte, 64)...)
+	if _, err := ParseManifest(zeros); !errors.Is(err, ErrNotCanonical) {
+		t.Errorf("zeros for absent borders: %v", err)
 	}
 	if _, err := ParseStatements(g.files[1].Blob, []byte{0xf6}); err == nil {
 		t.Error("null is a batch of statements")
@@ -175,8 +173,6 @@ func TestManifestRefuses(t *testing.T) {
 		"statements out of order":    func(m *Manifest) { s := m.Proofs[1].Statements; s[0], s[1] = s[1], s[0] },
 		"one statement twice":        func(m *Manifest) { s := m.Proofs[1].Statements; s[1] = s[0] },
 		"a statement behind the end": func(m *Manifest) { m.Proofs[1].Statements[1].Index = 3 },
-		"states of no whole number":  func(m *Manifest) { m.Proofs[1].States = make([]byte, 33) },
-		"states of too many pieces":  func(m *Manifest) { m.Proofs[1].States = make([]byte, 4*32) },
 	} {
 		g := newGolden(t)
 		change(&g.manifest)
@@ -192,10 +188,16 @@ func TestManifestRefuses(t *testing.T) {
 	if _, err := ParseManifest(forged(t, g)); !errors.Is(err, ErrSignature) {
 		t.Errorf("a forged signature: %v", err)
 	}
-	g = newGolden(t)
-	g.manifest.Proofs[1].States = make([]byte, 3*32)
-	if back, err := ParseManifest(forged(t, g)); err != nil || !reflect.DeepEqual(*back, g.manifest) {
-		t.Errorf("states of three pieces: %v", err)
+	for _, n := range []int{1, 32, 63, 65, 128} {
+		e := encodeStatements(g.statements[:1])
+		e[0].Borders = bytes.Repeat([]byte{1}, n)
+		raw, err := canonical.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := DecodeStatements(g.files[1].Blob, raw); !errors.Is(err, ErrNotCanonical) {
+			t.Errorf("borders of %d bytes: %v", n, err)
+		}
 	}
 }
 
@@ -208,7 +210,7 @@ func forged(t *testing.T, g golden) []byte {
 	}
 	e := encodedManifest{Version: manifestVersion, Outline: outline}
 	for _, p := range g.manifest.Proofs {
-		e.Proofs = append(e.Proofs, encodedProofs{Blob: p.Blob, Statements: encodeStatements(p.Statements), States: p.States})
+		e.Proofs = append(e.Proofs, encodedProofs{Blob: p.Blob, Statements: encodeStatements(p.Statements)})
 	}
 	raw, err := canonical.Marshal(e)
 	if err != nil {

@@ -28,8 +28,8 @@ func FuzzParseOutline(f *testing.F) {
 func FuzzParseManifest(f *testing.F) {
 	raw := unhex(f, vectors(f)["manifest"])
 	f.Add(raw)
-	withStates := append(raw[:len(raw)-1:len(raw)-1], 0x58, 64) // in the place of none
-	f.Add(append(withStates, make([]byte, 64)...))
+	withBorders := append(raw[:len(raw)-1:len(raw)-1], 0x58, 64) // in the place of none
+	f.Add(append(withBorders, bytes.Repeat([]byte{1}, 64)...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		m, err := ParseManifest(in)
 		if err != nil {

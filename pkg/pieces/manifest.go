@@ -1,8 +1,8 @@
 package pieces
 
 import (
-	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multicodec"
@@ -13,10 +13,6 @@ import (
 type Proofs struct {
 	Blob       Blob
 	Statements []Statement // ascending by Index, one for each piece at most
-	// States leaves room for the SHA-256 states at piece borders, 32 bytes each,
-	// that would prove pieces against the Hub's own digest. Nil when there are
-	// none; not written yet.
-	States []byte
 }
 
 // Manifest is an outline with the statements known so far.
@@ -35,15 +31,14 @@ func (m *Manifest) Full() bool {
 	return len(m.Proofs) == len(Blobs(m.Outline.Files))
 }
 
-// MaxManifestBytes bounds an encoded manifest: 10^6 pieces at 140 bytes each.
-const MaxManifestBytes = 192 << 20
+// MaxManifestBytes bounds an encoded manifest: 10^6 pieces at 210 bytes each.
+const MaxManifestBytes = 256 << 20
 
 type (
 	encodedProofs struct {
 		_          struct{} `cbor:",toarray"`
 		Blob       Blob
 		Statements []encodedStatement
-		States     []byte
 	}
 	encodedManifest struct {
 		_       struct{} `cbor:",toarray"`
@@ -67,7 +62,7 @@ func (m *Manifest) Marshal() ([]byte, error) {
 	}
 	e := encodedManifest{Version: manifestVersion, Outline: outline, Proofs: make([]encodedProofs, len(m.Proofs))}
 	for i, p := range m.Proofs {
-		e.Proofs[i] = encodedProofs{Blob: p.Blob, Statements: encodeStatements(p.Statements), States: p.States}
+		e.Proofs[i] = encodedProofs{Blob: p.Blob, Statements: encodeStatements(p.Statements)}
 	}
 	return marshalWithin(MaxManifestBytes, e)
 }
@@ -84,9 +79,6 @@ func (m *Manifest) check() error {
 		}
 		if err := checkOrder(p.Blob, p.Statements); err != nil {
 			return err
-		}
-		if n := len(p.States); n%sha256.Size != 0 || n > p.Blob.Pieces()*sha256.Size {
-			return fmt.Errorf("%d bytes of states for %d pieces of %s", n, p.Blob.Pieces(), p.Blob)
 		}
 	}
 	return nil
@@ -129,10 +121,11 @@ func ParseManifest(b []byte) (*Manifest, error) {
 	}
 	m := &Manifest{Outline: *o, Proofs: make([]Proofs, len(e.Proofs))}
 	for i, p := range e.Proofs {
-		m.Proofs[i] = Proofs{Blob: p.Blob, Statements: statementsOf(p.Blob, p.Statements)}
-		if len(p.States) > 0 {
-			m.Proofs[i].States = p.States
+		statements, err := statementsOf(p.Blob, p.Statements)
+		if err != nil {
+			return nil, fmt.Errorf("parse manifest: %w", err)
 		}
+		m.Proofs[i] = Proofs{Blob: p.Blob, Statements: statements}
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("parse manifest: %w", err)
@@ -149,17 +142,29 @@ func encodeStatements(in []Statement) []encodedStatement {
 	out := make([]encodedStatement, len(in))
 	for i, s := range in {
 		out[i] = encodedStatement{Index: s.Index, ID: s.ID, Maker: s.Maker, Sig: s.Sig}
+		if s.Bordered() {
+			out[i].Borders = slices.Concat(s.Before[:], s.After[:])
+		}
 	}
 	return out
 }
 
-func statementsOf(b Blob, in []encodedStatement) []Statement {
+func statementsOf(b Blob, in []encodedStatement) ([]Statement, error) {
 	out := make([]Statement, len(in))
 	for i, e := range in {
-		out[i] = Statement{Blob: b, Index: e.Index, ID: e.ID, Maker: e.Maker, Sig: e.Sig}
+		out[i] = Statement{Blob: b, Index: e.Index, Mark: Mark{ID: e.ID}, Maker: e.Maker, Sig: e.Sig}
+		if len(e.Borders) == 0 {
+			continue
+		}
+		if len(e.Borders) != 2*len(Border{}) || allZero(e.Borders) {
+			return nil, fmt.Errorf("borders of piece %d of %s: %w", e.Index, b, ErrNotCanonical)
+		}
+		out[i].Before, out[i].After = Border(e.Borders[:len(Border{})]), Border(e.Borders[len(Border{}):])
 	}
-	return out
+	return out, nil
 }
+
+func allZero(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }) }
 
 func checkSignatures(in []Statement) error {
 	for i := range in {
@@ -206,8 +211,11 @@ func DecodeStatements(b Blob, raw []byte) ([]Statement, error) {
 	if err := Unmarshal(raw, MaxStatementBytes, &e); err != nil {
 		return nil, fmt.Errorf("parse statements: %w", err)
 	}
-	out := statementsOf(b, e)
-	if err := checkOrder(b, out); err != nil {
+	out, err := statementsOf(b, e)
+	if err == nil {
+		err = checkOrder(b, out)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("parse statements: %w", err)
 	}
 	return out, nil

@@ -44,13 +44,13 @@ func (id ID) String() string { return id.CID().String() }
 // Maker is the Ed25519 public key of the member that made a statement.
 type Maker [ed25519.PublicKeySize]byte
 
-// Statement says "piece Index of Blob has id ID", signed by the member that cut
-// the piece from upstream. A relay's word about a hash counts for nothing; the
+// Statement says "piece Index of Blob has this Mark", signed by the member that
+// cut the piece from upstream. A relay's word about a hash counts for nothing; the
 // signature makes a liar attributable.
 type Statement struct {
 	Blob  Blob
 	Index int
-	ID    ID
+	Mark
 	Maker Maker
 	Sig   [ed25519.SignatureSize]byte
 }
@@ -71,17 +71,24 @@ func (s *Statement) message() []byte {
 	binary.BigEndian.PutUint64(n[8:], uint64(s.Index))
 	b.Write(n[:])
 	b.Write(s.ID[:])
+	if s.Bordered() {
+		b.Write(s.Before[:])
+		b.Write(s.After[:])
+	}
 	return b.Bytes()
 }
 
-// Check verifies the range of Index and the signature. Errors wrap ErrSignature
-// when only the signature is wrong.
+// Check verifies the range of Index, that borders are where they can be, and the
+// signature. Errors wrap ErrSignature when only the signature is wrong.
 func (s *Statement) Check() error {
 	if s.Blob.Size < 0 || s.Blob.Size > MaxBlobSize || s.Index < 0 || s.Index >= s.Blob.Pieces() {
 		return fmt.Errorf("check statement: blob %s of %d bytes has no piece %d", s.Blob, s.Blob.Size, s.Index)
 	}
 	if !ed25519.Verify(s.Maker[:], s.message(), s.Sig[:]) {
 		return fmt.Errorf("check statement on piece %d of %s: %w", s.Index, s.Blob, ErrSignature)
+	}
+	if s.Bordered() && (!s.Blob.bordered(s.Index) || s.Index == 0 && s.Before != FirstBorder()) {
+		return fmt.Errorf("check statement on piece %d of %s: it can't have these borders", s.Index, s.Blob)
 	}
 	return nil
 }
@@ -100,9 +107,9 @@ func NewSigner(key ed25519.PrivateKey) Signer {
 // Maker returns the public key under which statements are made.
 func (s Signer) Maker() Maker { return s.maker }
 
-// State signs "piece index of blob has this id".
-func (s Signer) State(b Blob, index int, id ID) Statement {
-	st := Statement{Blob: b, Index: index, ID: id, Maker: s.maker}
+// State signs "piece index of blob has this mark".
+func (s Signer) State(b Blob, index int, m Mark) Statement {
+	st := Statement{Blob: b, Index: index, Mark: m, Maker: s.maker}
 	st.Sig = [ed25519.SignatureSize]byte(ed25519.Sign(s.key, st.message()))
 	return st
 }

@@ -40,10 +40,15 @@ func TestStatementCheck(t *testing.T) {
 		"a negative size":         func(s *Statement) { s.Blob.Size = -1 },
 		"an empty blob":           func(s *Statement) { s.Blob.Size, s.Index = 0, 0 },
 		"a size over the limit":   func(s *Statement) { s.Blob.Size = MaxBlobSize + 1 },
+		"another first border":    func(s *Statement) { s.Index, s.Before = 0, Border{1} },
+		"a border after the last": func(s *Statement) { s.Index, s.After = 2, Border{1} },
+		"borders in a git blob": func(s *Statement) {
+			s.Blob.Digest, s.Before, s.After = gitDigest(nil), FirstBorder(), Border{1}
+		},
 	} {
 		s := good
 		change(&s)
-		s = testSigner().State(s.Blob, s.Index, s.ID) // the maker itself lies
+		s = testSigner().State(s.Blob, s.Index, s.Mark) // the maker itself lies
 		if err := s.Check(); err == nil || errors.Is(err, ErrSignature) {
 			t.Errorf("%s: %v", why, err)
 		}
@@ -111,7 +116,7 @@ func TestParseID(t *testing.T) {
 func TestStatementBatchLimits(t *testing.T) {
 	b := blobNumber(1, 1<<40)
 	var in []Statement
-	for i := range 1800 { // 140 bytes each
+	for i := range 1800 { // 141 bytes each
 		in = append(in, Statement{Blob: b, Index: i * 30})
 	}
 	raw, err := MarshalStatements(in)

@@ -52,18 +52,44 @@ func (v Verified) Offset() int64 {
 	return offset
 }
 
+// FalseStatementError tells that the maker of a statement signed what can't be
+// true: the bytes have the id and not the borders. Whoever sent them is innocent.
+type FalseStatementError struct{ Statement Statement }
+
+func (e *FalseStatementError) Error() string {
+	return fmt.Sprintf("piece %d of %s: its statement names the right id and wrong borders", e.Statement.Index, e.Statement.Blob)
+}
+
 // Verify turns bytes from an untrusted member into a Verified. The statement
-// must have passed Check. A wrong length or hash gives a *MismatchError.
+// must have passed Check. The bytes are hashed once: between the borders where
+// the statement has them, else for the id. A wrong length or hash gives a
+// *MismatchError, borders that contradict the id a *FalseStatementError.
 func Verify(s Statement, data []byte) (Verified, error) {
 	_, length := s.Blob.Piece(s.Index)
 	if int64(len(data)) != length {
 		return Verified{}, &MismatchError{Blob: s.Blob, Index: s.Index,
 			Want: fmt.Sprintf("%d bytes", length), Got: fmt.Sprintf("%d bytes", len(data))}
 	}
-	if id := IDOf(data); id != s.ID {
+	if s.Bordered() && s.spans(data) {
+		return Verified{statement: s, data: data}, nil
+	}
+	id := IDOf(data)
+	switch {
+	case id != s.ID:
 		return Verified{}, &MismatchError{Blob: s.Blob, Index: s.Index, Want: s.ID.String(), Got: id.String()}
+	case s.Bordered():
+		return Verified{}, &FalseStatementError{s}
 	}
 	return Verified{statement: s, data: data}, nil
+}
+
+// spans tells whether hashing data leads from one border to the other.
+func (s *Statement) spans(data []byte) bool {
+	offset, _ := s.Blob.Piece(s.Index)
+	h := s.Before.hashFrom(offset)
+	h.Write(data)
+	after, ok := BorderAt(h, offset+int64(len(data)))
+	return ok && after == s.After
 }
 
 // readStep is how much is read before it is hashed: small enough to still be in
@@ -87,6 +113,9 @@ type Cutter struct {
 	buf  []byte // the piece being read; len is the piece's length
 	have int
 	hash hash.Hash
+
+	whole  hash.Hash // of the blob, up to where the cutter is; nil: not known
+	before Border    // where the piece being read began
 }
 
 // NewCutter prepares to cut count pieces of b from piece first on. Buffers come
@@ -96,7 +125,21 @@ func NewCutter(s Signer, b Blob, first, count int, alloc func(n int) []byte) *Cu
 	if alloc == nil {
 		alloc = func(n int) []byte { return make([]byte, n) }
 	}
-	return &Cutter{signer: s, blob: b, next: first, end: first + count, alloc: alloc, hash: sha256.New()}
+	c := &Cutter{signer: s, blob: b, next: first, end: first + count, alloc: alloc, hash: sha256.New()}
+	if first == 0 {
+		c.From(FirstBorder())
+	}
+	return c
+}
+
+// From tells the cutter the border before the next piece, if somebody knows it:
+// from then on its statements have borders.
+func (c *Cutter) From(b Border) { c.whole = b.hashFrom(c.Offset()) }
+
+// Lacks returns the piece whose border the cutter would like to know before the
+// next call of Next; ok is false when it knows it or has no use for it.
+func (c *Cutter) Lacks() (index int, ok bool) {
+	return c.next, c.whole == nil && c.buf == nil && c.next < c.end && c.blob.bordered(c.next)
 }
 
 // Offset returns the position in the blob of the next byte that Next will read.
@@ -119,7 +162,7 @@ func (c *Cutter) Next(r io.Reader) (Verified, error) {
 	c.start()
 	for empty := 0; c.have < len(c.buf); {
 		n, err := r.Read(c.buf[c.have:min(c.have+readStep, len(c.buf))])
-		c.hash.Write(c.buf[c.have : c.have+n])
+		c.take(c.buf[c.have : c.have+n])
 		c.have += n
 		if empty++; n > 0 {
 			empty = 0
@@ -144,11 +187,28 @@ func (c *Cutter) start() {
 	_, length := c.blob.Piece(c.next)
 	c.buf = c.alloc(int(length))[:length]
 	c.hash.Reset()
+	if !c.blob.bordered(c.next) {
+		c.whole = nil
+	}
+	if c.whole != nil {
+		c.before, _ = BorderAt(c.whole, c.Offset())
+	}
+}
+
+func (c *Cutter) take(b []byte) {
+	c.hash.Write(b)
+	if c.whole != nil {
+		c.whole.Write(b)
+	}
 }
 
 func (c *Cutter) finish() Verified {
-	id := ID(c.hash.Sum(nil))
-	v := Verified{statement: c.signer.State(c.blob, c.next, id), data: c.buf}
+	m := Mark{ID: ID(c.hash.Sum(nil))}
+	if c.whole != nil {
+		m.Before = c.before
+		m.After, _ = BorderAt(c.whole, c.Offset())
+	}
+	v := Verified{statement: c.signer.State(c.blob, c.next, m), data: c.buf}
 	c.buf, c.have = nil, 0
 	c.next++
 	return v

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
@@ -54,6 +54,34 @@ func TestFetchTakesSmallBlobsFourAtOnce(t *testing.T) {
 	})
 }
 
+// S24: too many connections at once collapse the link.
+//
+// However many extents wait, eight requests are open at most, or as many as
+// Options.Ranges says.
+func TestS24RequestsAtOnce(t *testing.T) {
+	leaktest.Check(t)
+	for ranges, want := range map[int]int{0: 8, 3: 3} {
+		synctest.Test(t, func(t *testing.T) {
+			s := New(Options{Signer: signer, Ranges: ranges})
+			src := &faultySource{}
+			sink := &checkSink{t: t, err: func(pieces.Verified) error { time.Sleep(time.Second); return nil }}
+			var done sync.WaitGroup
+			for i := range 40 {
+				e := extent(span(testBlob(int64(1+i*10_000), 2*i)), span(testBlob(70_000, 2*i+1)))
+				done.Go(func() {
+					if err := s.Fetch(t.Context(), src, e, every, sink, nil); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			done.Wait()
+			if src.mostOpen != want {
+				t.Errorf("%d requests at once, want %d", src.mostOpen, want)
+			}
+		})
+	}
+}
+
 func TestFetchStaysWithinItsRoom(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -86,41 +114,11 @@ func TestFetchStaysWithinItsRoom(t *testing.T) {
 				if src.mostOpen != test.open {
 					t.Errorf("%d requests at once, want %d", src.mostOpen, test.open)
 				}
-				if s.buffers.total > test.bytes || len(s.buffers.free) > 1 || s.buffers.used != 0 {
-					t.Errorf("at rest %d bytes, %d buffers, %d in use", s.buffers.total, len(s.buffers.free), s.buffers.used)
+				if used, bytes := s.options.Buffers.Usage(); bytes > test.bytes || used != 0 {
+					t.Errorf("at rest %d bytes, %d in use", bytes, used)
 				}
 			})
 		})
-	}
-}
-
-// Used and free buffers together never exceed the limit while the used ones fit.
-func TestBuffersAreBounded(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1))
-	b := buffers{limit: 64 * mib}
-	var used [][]byte
-	var sum int64
-	for range 5000 {
-		n := 1 + r.IntN([]int{100, 70_000, 4 * mib, 16 * mib}[r.IntN(4)])
-		if size := bufferSize(n); r.IntN(2) == 0 && sum+size <= b.limit {
-			buf := b.get(n)
-			if len(buf) != n || int64(cap(buf)) != size {
-				t.Fatalf("got %d of %d bytes, want %d of %d", len(buf), cap(buf), n, size)
-			}
-			used, sum = append(used, buf), sum+size
-		} else if len(used) > 0 {
-			i := r.IntN(len(used))
-			sum -= int64(cap(used[i]))
-			b.put(used[i])
-			used = append(used[:i], used[i+1:]...)
-		}
-		var free int64
-		for _, f := range b.free {
-			free += int64(cap(f))
-		}
-		if sum+free != b.total || b.total > b.limit || b.used != len(used) {
-			t.Fatalf("%d used + %d free bytes, total %d of %d", sum, free, b.total, b.limit)
-		}
 	}
 }
 

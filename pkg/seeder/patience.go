@@ -55,7 +55,7 @@ func (p *patience) after(err error, brought int64) (time.Duration, error) {
 		p.backoff.Reset()
 	}
 	if p.vain >= p.giveUp {
-		return 0, fmt.Errorf("%w after %d attempts: %w", ErrGaveUp, p.vain, err)
+		return 0, fmt.Errorf("%w after %d attempts without a byte: %w", ErrGaveUp, p.vain, err)
 	}
 	asked := retryAfter(err)
 	if asked > p.longest {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
@@ -43,7 +45,12 @@ func TestFetchStopsAtAPermanentError(t *testing.T) {
 	})
 }
 
-func TestFetchGivesUpAfterAttemptsInVain(t *testing.T) {
+// S29: every request fails, ten times in a row.
+//
+// No pause is longer than 30 s. After the tenth the seeder gives up, within five
+// minutes, and says how often it tried and that no byte came.
+func TestS29AttemptsInVain(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("refused")
 		src := failing(cause)
@@ -51,6 +58,9 @@ func TestFetchGivesUpAfterAttemptsInVain(t *testing.T) {
 		err := New(Options{Signer: signer}).Fetch(t.Context(), src, extent(span(testBlob(5*mib, 1))), every, &checkSink{t: t}, nil)
 		if !errors.Is(err, ErrGaveUp) || !errors.Is(err, cause) {
 			t.Errorf("error is %v", err)
+		}
+		if want := "gave up after 10 attempts without a byte: open at 0: refused"; !strings.Contains(err.Error(), want) {
+			t.Errorf("message is %q, want %q", err, want)
 		}
 		if len(src.requests) != defaultGiveUp {
 			t.Errorf("%d requests, want %d", len(src.requests), defaultGiveUp)

@@ -74,18 +74,28 @@ func (r *run) attempt(ctx context.Context) error {
 
 func (r *run) read(ctx context.Context, body io.Reader, last int) error {
 	for first := true; r.index < last && (first || r.need(r.blob, r.index)); first = false {
+		r.orient()
 		piece, err := r.cutter.Next(body)
 		if err != nil {
 			return fmt.Errorf("read at %d: %w", r.cutter.Offset(), err)
 		}
 		err = r.sink.Put(ctx, piece)
-		r.seeder.buffers.put(piece.Bytes())
+		r.seeder.options.Buffers.Put(piece.Bytes())
 		if err != nil {
 			return sinkError{err}
 		}
 		r.index++
 	}
 	return nil
+}
+
+// orient tells the cutter where in the digest it is, as soon as that is known.
+func (r *run) orient() {
+	if index, ok := r.cutter.Lacks(); ok {
+		if border, ok := r.seeder.options.Border(r.blob, index); ok {
+			r.cutter.From(border)
+		}
+	}
 }
 
 // counted reports the bytes that pass.

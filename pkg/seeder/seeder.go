@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"p2pagent/internal/buffers"
 	"p2pagent/pkg/pieces"
 )
 
@@ -64,6 +65,11 @@ type Options struct {
 	// MaxRetryAfter is the longest wait that upstream may ask for; 0 means 10
 	// minutes. When it asks for more, Fetch returns ErrGaveUp at once.
 	MaxRetryAfter time.Duration
+	// Border tells the state of a blob's digest before a piece, if it is known;
+	// nil never knows.
+	Border func(b pieces.Blob, index int) (pieces.Border, bool)
+	// Buffers is where unfinished pieces lie; nil makes a pool of Memory bytes.
+	Buffers *buffers.Pool
 	// Logger gets a line for each broken request; nil discards.
 	Logger *slog.Logger
 }
@@ -82,6 +88,12 @@ func (o Options) withDefaults() Options {
 	if o.MaxRetryAfter <= 0 {
 		o.MaxRetryAfter = defaultMaxRetryAfter
 	}
+	if o.Border == nil {
+		o.Border = func(pieces.Blob, int) (pieces.Border, bool) { return pieces.Border{}, false }
+	}
+	if o.Buffers == nil {
+		o.Buffers = buffers.New(o.Memory)
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -93,13 +105,12 @@ func (o Options) withDefaults() Options {
 type Seeder struct {
 	options Options
 	room    *semaphore.Weighted // bytes of unfinished pieces
-	buffers buffers
 }
 
 // New returns a Seeder. It starts nothing.
 func New(o Options) *Seeder {
 	o = o.withDefaults()
-	return &Seeder{options: o, room: semaphore.NewWeighted(o.Memory), buffers: buffers{limit: o.Memory}}
+	return &Seeder{options: o, room: semaphore.NewWeighted(o.Memory)}
 }
 
 // Fetch gets every piece of e for which need is true and puts each into sink as
@@ -119,7 +130,6 @@ func (s *Seeder) Fetch(ctx context.Context, src Source, e pieces.Extent, need fu
 	if progress == nil {
 		progress = func(int64) {}
 	}
-	defer s.buffers.trim()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(spansAtOnce)
 	for _, span := range e.Spans {
@@ -164,16 +174,16 @@ func (f *fetch) run(ctx context.Context, first int) (next int, err error) {
 	}
 	defer f.seeder.room.Release(room)
 
-	cutter := pieces.NewCutter(f.seeder.options.Signer, f.blob, first, f.end-first, f.seeder.buffers.get)
-	defer func() { f.seeder.buffers.put(cutter.Abandon()) }()
+	cutter := pieces.NewCutter(f.seeder.options.Signer, f.blob, first, f.end-first, f.seeder.options.Buffers.Get)
+	defer func() { f.seeder.options.Buffers.Put(cutter.Abandon()) }()
 	r := &run{fetch: f, cutter: cutter, index: first}
 	err = r.retry(ctx)
 	return r.index, err
 }
 
 // weight is the room that one request takes: one piece, but never so little that
-// more than Ranges requests fit.
+// more than Ranges requests fit. Rounded up, fewer would.
 func (s *Seeder) weight(b pieces.Blob) int64 {
-	share := (s.options.Memory + int64(s.options.Ranges) - 1) / int64(s.options.Ranges)
-	return min(max(share, bufferSize(int(min(b.Size, b.PieceSize())))), s.options.Memory)
+	share := s.options.Memory / int64(s.options.Ranges)
+	return min(max(share, buffers.Size(int(min(b.Size, b.PieceSize())))), s.options.Memory)
 }

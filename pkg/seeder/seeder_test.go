@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 )
 
@@ -116,6 +117,34 @@ func TestFetchReadsNoByteTwice(t *testing.T) {
 	}
 }
 
+// S09: the link breaks after every 8 MiB.
+//
+// A piece's beginning is kept in memory when the link breaks in it, so 64 MiB take
+// eight requests and no byte comes twice, be a piece longer than the link lasts or
+// shorter.
+func TestS09LinkBreaksEveryEightMiB(t *testing.T) {
+	leaktest.Check(t)
+	for _, test := range []struct {
+		size   int64 // of the blob, which decides on that of a piece
+		pieces int   // in 64 MiB
+	}{{64 * mib, 16}, {40 << 30, 4}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := testBlob(test.size, 1)
+			e := extent(pieces.Span{Blob: b, Count: test.pieces})
+			src, sink := &faultySource{faults: func(_ int, _ pieces.Blob, _, n int64) *fault {
+				return &fault{after: min(n, 8*mib), err: io.ErrUnexpectedEOF}
+			}}, &checkSink{t: t}
+			if err := New(Options{Signer: signer}).Fetch(t.Context(), src, e, every, sink, nil); err != nil {
+				t.Fatal(err)
+			}
+			sink.wantAll(e)
+			if len(src.requests) > 9 || src.bytes() != 64*mib {
+				t.Errorf("pieces of %d MiB: %d requests, %d bytes", b.PieceSize()/mib, len(src.requests), src.bytes())
+			}
+		})
+	}
+}
+
 func TestFetchStopsWhenTheSinkFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := errors.New("no space left")
@@ -204,8 +233,8 @@ func TestFetchDropsAPartialPieceThatCameAnotherWay(t *testing.T) {
 		if r := src.requests[1]; r.off != 4*mib || r.n != 8*mib {
 			t.Errorf("second request is for %d bytes at %d", r.n, r.off)
 		}
-		if s.buffers.used != 0 {
-			t.Errorf("%d buffers not given back", s.buffers.used)
+		if used, _ := s.options.Buffers.Usage(); used != 0 {
+			t.Errorf("%d buffers not given back", used)
 		}
 	})
 }

@@ -20,11 +20,11 @@ func TestExtentsFitIntoMemory(t *testing.T) {
 	}
 	for size, want := range map[int64]int{1 << 30: 8, 20 << 30: 4, 60 << 30: 2} {
 		b := pieces.Blob{Size: size}
-		n := &Node{cfg: Config{UpstreamMemory: 32 << 20}, pace: pace, blobs: map[pieces.Blob]*blobState{b: {blob: b}}}
+		n := &Node{cfg: Config{Memory: 32 << 20}, pace: pace, blobs: map[pieces.Blob]*blobState{b: {blob: b}}}
 		if got := n.allowed(); got != want {
 			t.Errorf("%d GiB: %d extents at once, want %d", size>>30, got, want)
 		}
-		n.cfg.UpstreamMemory = 1
+		n.cfg.Memory = 1
 		if got := n.allowed(); got != 1 {
 			t.Errorf("%d GiB without room: %d extents, want 1", size>>30, got)
 		}

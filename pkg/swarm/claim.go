@@ -16,6 +16,7 @@ import (
 // extentTask is an extent that some job wants and this member may fetch.
 type extentTask struct {
 	key      plan.Key
+	after    plan.Key // the extent before it in the same blob, or zero
 	extent   pieces.Extent
 	jobs     []*job
 	dirty    bool                    // whether it is still needed must be looked at again
@@ -45,6 +46,7 @@ func (n *Node) addExtent(j *job, e pieces.Extent) {
 	j.tasks = append(j.tasks, key)
 	for _, span := range e.Spans {
 		if s := n.blobs[span.Blob]; s != nil && !slices.Contains(s.tasks, t) {
+			t.after = s.before(span)
 			s.tasks = append(s.tasks, t)
 		}
 	}
@@ -64,6 +66,18 @@ func (n *Node) leaveExtent(j *job, t *extentTask) {
 	}
 	n.seats.Remove(t.key)
 	delete(n.extents, t.key)
+}
+
+// before returns the extent that ends where the span begins, or zero.
+func (s *blobState) before(span pieces.Span) plan.Key {
+	for _, t := range s.tasks {
+		for _, o := range t.extent.Spans {
+			if o.Blob == span.Blob && o.First+o.Count == span.First {
+				return t.key
+			}
+		}
+	}
+	return plan.Key{}
 }
 
 // tasksOf returns the extents that hold pieces of b.
@@ -130,7 +144,7 @@ func (n *Node) refreshNeeds() {
 
 func (n *Node) enlist(t *extentTask) {
 	t.added, t.dirty = true, true
-	n.seats.Add(t.key, plan.Key(sha(t.jobs[0].Name)))
+	n.seats.Add(t.key, plan.Key(sha(t.jobs[0].Name)), t.after)
 	n.hurryTask(t)
 	for _, l := range n.links {
 		n.seats.SetRival(t.key, l.peer, n.rivals(l, t))
@@ -172,10 +186,10 @@ func (n *Node) claim(now time.Time) {
 // than can have a piece in memory. A claim that waits for room makes no progress,
 // and another member would take it over.
 func (n *Node) allowed() int {
-	if n.cfg.UpstreamMemory == 0 || len(n.blobs) == 0 {
+	if len(n.blobs) == 0 {
 		return n.pace.Allowed()
 	}
-	return min(n.pace.Allowed(), max(1, int(n.cfg.UpstreamMemory/n.pieceSize())))
+	return min(n.pace.Allowed(), max(1, int(n.cfg.Memory/n.pieceSize())))
 }
 
 // openExtents counts this member's extents; records do not use up the pace.

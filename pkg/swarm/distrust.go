@@ -13,10 +13,34 @@ import (
 // it had the same statement and did not check, or lies.
 func (n *Node) badPiece(r plan.Request, err error) {
 	n.swap.Failed(time.Now(), r.Peer, r.Piece, 0)
+	if lie, ok := errors.AsType[*pieces.FalseStatementError](err); ok {
+		n.falseStatement(lie.Statement)
+		return
+	}
 	if !errors.Is(err, pieces.ErrDigest) {
 		return // the statement was dropped meanwhile
 	}
 	n.ban(r.Peer, fmt.Sprintf("sent a bad piece %d of %s", r.Piece.Index, r.Piece.Blob))
+}
+
+// falseStatement bans the maker of a statement that contradicts itself. Whoever
+// relayed it, and the piece, is innocent; the piece is offered by nobody until
+// somebody cuts it again.
+func (n *Node) falseStatement(st pieces.Statement) {
+	n.proofs.drop(st.Blob, func(o pieces.Statement) bool { return o == st })
+	piece := plan.Piece{Blob: st.Blob, Index: st.Index}
+	for _, l := range n.links {
+		n.swap.Lacks(l.peer, piece)
+	}
+	n.touch(st.Blob, st.Index)
+	n.banMaker(st)
+}
+
+// banMaker bans the member that made a false statement.
+func (n *Node) banMaker(st pieces.Statement) {
+	if id, err := PeerOf(st.Maker); err == nil {
+		n.ban(peerKey(id), fmt.Sprintf("made a false statement on piece %d of %s", st.Index, st.Blob))
+	}
 }
 
 // ban takes nothing from the member any more: no pieces, no records, no claims.
@@ -120,9 +144,7 @@ func (n *Node) blame(s *blobState, st pieces.Statement) {
 	if !ok || before.ID == st.ID || before.Maker == st.Maker {
 		return
 	}
-	id, err := PeerOf(before.Maker)
-	if err != nil || st.Maker != n.cfg.Signer.Maker() {
-		return
+	if st.Maker == n.cfg.Signer.Maker() {
+		n.banMaker(before)
 	}
-	n.ban(peerKey(id), fmt.Sprintf("made a false statement on piece %d of %s", st.Index, s.blob))
 }

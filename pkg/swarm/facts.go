@@ -165,11 +165,22 @@ func checkAddrs(addrs []string) error {
 	return nil
 }
 
+// addrPorts returns the addresses, best first.
+func (f Facts) addrPorts() []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, len(f.Addrs))
+	for _, a := range f.Addrs {
+		if ap, err := netip.ParseAddrPort(a); err == nil {
+			out = append(out, ap)
+		}
+	}
+	return out
+}
+
 // ips returns the addresses without ports.
 func (f Facts) ips() []netip.Addr {
 	var out []netip.Addr
-	for _, a := range f.Addrs {
-		if ap, err := netip.ParseAddrPort(a); err == nil && !slices.Contains(out, ap.Addr()) {
+	for _, ap := range f.addrPorts() {
+		if !slices.Contains(out, ap.Addr()) {
 			out = append(out, ap.Addr())
 		}
 	}

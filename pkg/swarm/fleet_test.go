@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/internal/cluster"
+	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/swarm"
 )
@@ -31,11 +33,13 @@ type memStore struct {
 	held     map[pieces.Blob]map[int]pieces.Verified
 	complete map[pieces.Blob]bool
 	served   atomic.Int64
-	flip     bool // serve every piece with one bit wrong
+	flip     bool                                    // serve every piece with one bit wrong
+	twist    func(pieces.Statement) pieces.Statement // what is said instead of a statement
 }
 
 func newMemStore() *memStore {
-	return &memStore{held: map[pieces.Blob]map[int]pieces.Verified{}, complete: map[pieces.Blob]bool{}}
+	return &memStore{held: map[pieces.Blob]map[int]pieces.Verified{}, complete: map[pieces.Blob]bool{},
+		twist: func(st pieces.Statement) pieces.Statement { return st }}
 }
 
 func (m *memStore) Held(b pieces.Blob) *pieces.Set {
@@ -53,7 +57,7 @@ func (m *memStore) Statements(b pieces.Blob) []pieces.Statement {
 	defer m.mu.Unlock()
 	var out []pieces.Statement
 	for _, i := range slices.Sorted(maps.Keys(m.held[b])) {
-		out = append(out, m.held[b][i].Statement())
+		out = append(out, m.twist(m.held[b][i].Statement()))
 	}
 	return out
 }
@@ -215,7 +219,14 @@ func (h *hubFor) piece(ctx context.Context, b pieces.Blob, i int, put func(conte
 		data = bytes.Clone(data)
 		data[0] ^= 1
 	}
-	v, err := pieces.NewCutter(h.signer, b, i, 1, nil).Next(bytes.NewReader(data))
+	c := pieces.NewCutter(h.signer, b, i, 1, nil)
+	if i > 0 && i < b.Pieces()-1 {
+		sum := sha256.New()
+		sum.Write(h.content[b][:off])
+		border, _ := pieces.BorderAt(sum, off)
+		c.From(border)
+	}
+	v, err := c.Next(bytes.NewReader(data))
 	if err != nil {
 		return err
 	}
@@ -240,6 +251,7 @@ type fleet struct {
 	members []*member
 	wg      sync.WaitGroup
 	tweak   func(*swarm.Config)
+	facts   func(*member, *swarm.Facts)
 }
 
 func newFleet(t *testing.T, m *model, n int, o cluster.Options, tweak func(*swarm.Config)) *fleet {
@@ -268,6 +280,9 @@ func (f *fleet) run(m *member) {
 	o.OnUp = func(facts swarm.Facts) { m.node.MemberUp(facts) }
 	o.OnDown = func(p peer.ID) { m.node.MemberDown(p) }
 	o.OnMessage = func(b []byte) { m.node.Message(b) }
+	if f.facts != nil {
+		f.facts(m, &o.Facts)
+	}
 	members, err := swarm.NewMembers(o)
 	if err != nil {
 		f.t.Fatal(err)
@@ -436,6 +451,20 @@ func TestASilentFetcherIsReplacedByProgress(t *testing.T) {
 	})
 }
 
+// A wrong --advertise, or a firewall that lets connections out only.
+func TestAMemberThatCantBeDialledStillGivesPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, sizes...), 2, cluster.Options{}, nil)
+		f.facts = func(m *member, facts *swarm.Facts) { facts.Addrs = []string{"10.0.0.77:1"} }
+		hidden := f.start(f.Add())
+		f.fetch(hidden)
+		f.finish(hidden)
+		f.fetch(f.members[0])
+		f.finish(f.members[0])
+		f.atMost(1.00)
+	})
+}
+
 func TestALateMemberCostsTheHubNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(25<<20, sizes...), 3, cluster.Options{}, nil)
@@ -448,16 +477,23 @@ func TestALateMemberCostsTheHubNothing(t *testing.T) {
 	})
 }
 
-func TestAMemberThatServesBadPiecesIsBanned(t *testing.T) {
+// V06: a member serves every piece with a bit wrong.
+//
+// Each is refused and asked of another; the member is banned for ten minutes,
+// longer each time, and named in the status. All others finish.
+func TestV06BadPieces(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(25<<20, 64<<20, 5000), 5, cluster.Options{}, nil)
 		liar := f.members[2]
 		liar.store.flip = true
-		for _, m := range f.members {
+		f.fetch(liar) // alone: whoever comes later has nobody else to ask
+		f.finish(liar)
+		for _, m := range f.except(liar) {
 			f.fetch(m)
 		}
-		f.finish(f.members...)
-		f.atMost(1.60) // what the liar alone had fetched is fetched once more
+		f.finish(f.except(liar)...)
+		f.atMost(2.00) // nothing of the liar's copy is of use to the others
 		banned := 0
 		for _, m := range f.except(liar) {
 			s, err := m.node.Status(t.Context())
@@ -477,7 +513,43 @@ func TestAMemberThatServesBadPiecesIsBanned(t *testing.T) {
 	})
 }
 
-func TestAMakerOfFalseStatementsIsFound(t *testing.T) {
+// Who relays a piece whose statement contradicts itself is not to blame.
+func TestAMakerOfFalseBordersIsBanned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 64<<20, 5000), 3, cluster.Options{}, nil)
+		liar, relay, last := f.members[0], f.members[1], f.members[2]
+		f.fetch(liar)
+		f.finish(liar)
+		f.fetch(relay)
+		f.finish(relay)
+		relay.store.twist = func(st pieces.Statement) pieces.Statement {
+			if st.Index != 3 || !st.Bordered() {
+				return st
+			}
+			st.After[0] ^= 1
+			return liar.hub.signer.State(st.Blob, st.Index, st.Mark)
+		}
+		liar.stop() // the relay alone is left to ask
+		f.fetch(last)
+		f.finish(last)
+		s, err := last.node.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Bans) != 1 || s.Bans[0].Peer != liar.Peer.String() || !strings.Contains(s.Bans[0].Reason, "false statement on piece 3") {
+			t.Errorf("bans %+v, want the maker", s.Bans)
+		}
+		f.atMost(1.10) // piece 3 once more
+	})
+}
+
+// V08: a member signs statements for bytes that are not the file's.
+//
+// Every piece matches its statement and the whole does not match the Hub's digest:
+// nothing is published, its maker is found by fetching again, and the honest
+// members finish.
+func TestV08FalseStatements(t *testing.T) {
+	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(25<<20, 48<<20, 5000), 4, cluster.Options{}, nil)
 		liar := f.members[1]
@@ -490,6 +562,29 @@ func TestAMakerOfFalseStatementsIsFound(t *testing.T) {
 			t.Error("the liar completed what it can't have")
 		}
 		t.Logf("copies %.2f", f.model.copies())
+	})
+}
+
+// S23: the last pieces come from a member with a hopelessly slow link.
+//
+// Once nothing else is left to ask for, they are asked of a second holder as well;
+// the first answer wins and the other is cancelled.
+func TestS23SlowMember(t *testing.T) {
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, 24<<20, 5000), 3, cluster.Options{Up: 8 << 20}, nil)
+		fast, slow, last := f.members[0], f.members[1], f.members[2]
+		for _, m := range []*member{fast, slow} {
+			f.fetch(m)
+			f.finish(m)
+		}
+		f.fetch(last)
+		f.until("the slow member is asked", func() bool { return slow.store.served.Load() > 0 })
+		f.Net.Shape(slow.IP, 10<<10, 0) // a piece of 4 MiB takes 400 s from now on
+		if took := f.finish(last); took > 15*time.Second {
+			t.Errorf("took %v", took)
+		}
+		f.atMost(1.00)
 	})
 }
 
@@ -531,6 +626,46 @@ func TestMembersBeyondTheNeighboursAreFound(t *testing.T) {
 		f.fetch(f.members[17])
 		f.finish(f.members[17])
 		f.atMost(1.00)
+	})
+}
+
+// R01: the Hub asks one member to wait, and not all others are its neighbours.
+//
+// Neighbours hear of it on their streams and the others by gossip, all within two
+// seconds. They wait up to two seconds longer than it was told, each another time.
+func TestR01AllMembersHearOfAWait(t *testing.T) {
+	leaktest.Check(t)
+	synctest.Test(t, func(t *testing.T) {
+		const wait = 5 * time.Second
+		var mu sync.Mutex
+		heard := map[string]time.Duration{}
+		f := newFleet(t, newModel(1, 1), 24, cluster.Options{}, func(c *swarm.Config) {
+			c.Neighbours = 4
+			name := c.Name
+			c.OnHold = func(bucket string, d time.Duration) {
+				mu.Lock()
+				defer mu.Unlock()
+				if heard[name] = d; bucket != "api" || d < wait || d > wait+2*time.Second {
+					t.Errorf("%s: %v for %q", name, d, bucket)
+				}
+			}
+		})
+		for _, m := range f.members {
+			if err := m.node.Settled(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.members[5].node.Hold("api", wait)
+		time.Sleep(2 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		waits := map[time.Duration]bool{}
+		for _, d := range heard {
+			waits[d] = true
+		}
+		if len(heard) != 23 || len(waits) < 10 {
+			t.Errorf("%d members heard of %d different waits", len(heard), len(waits))
+		}
 	})
 }
 

@@ -37,7 +37,11 @@ func (n *Node) handle(l *link, m wire.Message) error {
 	case *wire.Record:
 		return n.handleRecord(l, m)
 	case *wire.Hold:
-		n.post(func() { n.heardHold(l, m) })
+		n.post(func() {
+			if n.current(l) {
+				n.heardHold(m)
+			}
+		})
 	default:
 		return fmt.Errorf("%T on a swarm stream: %w", m, wire.ErrProtocol)
 	}
@@ -167,25 +171,6 @@ func (n *Node) heardWithdraw(l *link, b pieces.Blob) {
 	for _, t := range n.tasksOf(b) {
 		t.dirty = true
 	}
-}
-
-// heardHold believes a wait of at most ten minutes: the Hub's windows are five.
-func (n *Node) heardHold(l *link, m *wire.Hold) {
-	const most = 10 * time.Minute
-	wait := time.Duration(min(m.Millis, most.Milliseconds())) * time.Millisecond
-	if n.cfg.OnHold != nil && wait > 0 && n.current(l) {
-		n.cfg.OnHold(m.Bucket, min(wait, most))
-	}
-}
-
-// Hold tells the neighbours that the Hub asked this member to wait: it limits by
-// address, so what one was told concerns all.
-func (n *Node) Hold(bucket string, wait time.Duration) {
-	n.post(func() {
-		for _, l := range n.links {
-			l.send(&wire.Hold{Bucket: bucket, Millis: wait.Milliseconds()})
-		}
-	})
 }
 
 // Offer tells the neighbours that want them that blobs are here now which came

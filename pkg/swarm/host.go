@@ -16,16 +16,17 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/transport"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	muxer "github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	libp2pswarm "github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-yamux/v5"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -48,23 +49,37 @@ type HostOptions struct {
 	Members int
 	// Software is what the host calls itself to other members.
 	Software string
-	// Transport is a libp2p transport constructor that stands in for TCP (tests).
-	Transport any
+	// Net stands in for TCP (tests).
+	Net Net
 
 	mux *yamux.Config // stands in for muxing (benchmarks)
 }
 
-// NewHost returns a libp2p host that listens: TCP, TLS 1.3 before Noise, yamux,
+// Host is a libp2p host whose port takes lanes as well.
+type Host struct {
+	host.Host
+	lanes *lanes
+}
+
+// NewHost returns a host that listens: TCP, TLS 1.3 before Noise, yamux,
 // and nothing that a closed swarm has no use for (relays, NAT traversal,
 // address discovery, ping). Unlike other constructors it opens its port and
 // starts libp2p's goroutines; Close ends them. A port that is taken is an error
 // that wraps syscall.EADDRINUSE and names the address.
-func NewHost(o HostOptions) (host.Host, error) {
+func NewHost(o HostOptions) (*Host, error) {
 	listen, err := listenAddr(o.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("new host: %w", err)
 	}
-	opts, err := hostOptions(o)
+	key, err := hostKey(o.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("new host: %w", err)
+	}
+	ls, err := newLanes(key, o.Gater)
+	if err != nil {
+		return nil, fmt.Errorf("new host: %w", err)
+	}
+	opts, err := hostOptions(o, key, ls)
 	if err != nil {
 		return nil, fmt.Errorf("new host: %w", err)
 	}
@@ -77,7 +92,7 @@ func NewHost(o HostOptions) (host.Host, error) {
 		h.Close()
 		return nil, fmt.Errorf("new host: %w", listenError(listen, err))
 	}
-	return h, nil
+	return &Host{h, ls}, nil
 }
 
 func listenError(listen ma.Multiaddr, err error) error {
@@ -123,11 +138,7 @@ func multiaddrsOf(addrs []string) ([]ma.Multiaddr, error) {
 	return out, nil
 }
 
-func hostOptions(o HostOptions) ([]libp2p.Option, error) {
-	key, err := hostKey(o.Identity)
-	if err != nil {
-		return nil, err
-	}
+func hostOptions(o HostOptions, key crypto.PrivKey, ls *lanes) ([]libp2p.Option, error) {
 	limits, err := newLimits(o.Members)
 	if err != nil {
 		return nil, err
@@ -144,7 +155,10 @@ func hostOptions(o HostOptions) ([]libp2p.Option, error) {
 		libp2p.DisableRelay(), libp2p.Ping(false), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.ForceReachabilityPrivate(), libp2p.WithDialTimeout(5 * time.Second),
 		libp2p.UDPBlackHoleSuccessCounter(nil), libp2p.IPv6BlackHoleSuccessCounter(nil),
-		transportOption(o.Transport),
+		libp2p.Transport(func(u transport.Upgrader, limits network.ResourceManager) *port {
+			ls.port = &port{net: cmp.Or[Net](o.Net, tcp{}), upgrader: u, limits: limits, lanes: ls}
+			return ls.port
+		}),
 	}
 	if o.Gater != nil {
 		o.Gater.trust(rcmgr.GetAllowlist(limits))
@@ -154,15 +168,6 @@ func hostOptions(o HostOptions) ([]libp2p.Option, error) {
 		opts = append(opts, libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return advertise }))
 	}
 	return opts, nil
-}
-
-// transportOption: without SO_REUSEPORT, which would let two agents share one
-// port and each get half of the connections.
-func transportOption(constructor any) libp2p.Option {
-	if constructor != nil {
-		return libp2p.Transport(constructor)
-	}
-	return libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(5*time.Second))
 }
 
 // muxing is yamux tuned for pieces of 4 MiB and more between machines of one
@@ -178,7 +183,7 @@ func muxing() *yamux.Config {
 	c.LogOutput = io.Discard
 	c.ReadBufSize = 0
 	c.MaxMessageSize = 64 << 10
-	// A control stream holds 256 KiB at most, a piece stream grows to 4 MiB: at
+	// A control stream holds 256 KiB at most, one for pieces grows to 4 MiB: at
 	// 1 ms that carries 4 GB/s, at 50 ms 80 MB/s a stream, and a reader that
 	// stops costs no more than that.
 	c.InitialStreamWindowSize = 256 << 10

@@ -1,15 +1,14 @@
 package swarm
 
 import (
-	"context"
 	"crypto/ed25519"
 	"fmt"
 	"io"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-yamux/v5"
@@ -20,21 +19,39 @@ const benchPiece = 4 << 20
 // BenchmarkPieces copies pieces of 4 MiB over loopback, both ends in this
 // process: MB/s, and CPU-seconds per GB of sender and receiver together.
 func BenchmarkPieces(b *testing.B) {
-	for _, streams := range []int{1, 4, 8} {
-		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) { benchPieces(b, muxing(), streams, 256<<10) })
+	for _, n := range []int{1, 4, 8} {
+		b.Run(fmt.Sprintf("lanes=%d", n), func(b *testing.B) {
+			send, recv := benchHost(b, nil), benchHost(b, nil)
+			go func() {
+				for l := range send.lanes.arrived {
+					go serveBench(l, ioStep)
+				}
+			}()
+			b.Cleanup(func() { close(send.lanes.arrived) })
+			at, err := addrPortOf(send.Addrs()[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			benchPieces(b, n, ioStep, func() (lane, error) {
+				return recv.lanes.dial(b.Context(), send.ID(), []netip.AddrPort{at})
+			})
+		})
+		b.Run(fmt.Sprintf("streams=%d", n), func(b *testing.B) {
+			send, recv := benchHost(b, muxing()), benchHost(b, muxing())
+			if err := recv.Connect(b.Context(), peer.AddrInfo{ID: send.ID(), Addrs: send.Addrs()}); err != nil {
+				b.Fatal(err)
+			}
+			send.SetStreamHandler("/bench", func(s network.Stream) { serveBench(s, ioStep) })
+			benchPieces(b, n, ioStep, func() (lane, error) { return recv.NewStream(b.Context(), send.ID(), "/bench") })
+		})
 	}
 }
 
-func benchPieces(b *testing.B, mux *yamux.Config, streams, step int) {
-	send, recv := benchHost(b, mux), benchHost(b, mux)
-	if err := recv.Connect(b.Context(), peer.AddrInfo{ID: send.ID(), Addrs: send.Addrs()}); err != nil {
-		b.Fatal(err)
-	}
-	send.SetStreamHandler("/bench", func(s network.Stream) { serveBench(s, step) })
+func benchPieces(b *testing.B, lanes, step int, open func() (lane, error)) {
 	work := make(chan int)
-	errs := make(chan error, streams)
-	for range streams {
-		go func() { errs <- takeBench(b.Context(), recv, send.ID(), work, step) }()
+	errs := make(chan error, lanes)
+	for range lanes {
+		go func() { errs <- takeBench(open, work, step) }()
 	}
 	b.SetBytes(benchPiece)
 	b.ResetTimer()
@@ -43,7 +60,7 @@ func benchPieces(b *testing.B, mux *yamux.Config, streams, step int) {
 		work <- i
 	}
 	close(work)
-	for range streams {
+	for range lanes {
 		if err := <-errs; err != nil {
 			b.Fatal(err)
 		}
@@ -53,7 +70,7 @@ func benchPieces(b *testing.B, mux *yamux.Config, streams, step int) {
 	b.ReportMetric(gb*1e3/time.Since(start).Seconds(), "MB/s-real")
 }
 
-func benchHost(b *testing.B, mux *yamux.Config) host.Host {
+func benchHost(b *testing.B, mux *yamux.Config) *Host {
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		b.Fatal(err)
@@ -67,7 +84,7 @@ func benchHost(b *testing.B, mux *yamux.Config) host.Host {
 }
 
 // serveBench answers each byte with a piece.
-func serveBench(s network.Stream, step int) {
+func serveBench(s lane, step int) {
 	defer s.Close()
 	ask, data := make([]byte, 1), make([]byte, step)
 	for {
@@ -82,9 +99,9 @@ func serveBench(s network.Stream, step int) {
 	}
 }
 
-// takeBench keeps two pieces in flight on one stream.
-func takeBench(ctx context.Context, h host.Host, from peer.ID, work <-chan int, step int) error {
-	s, err := h.NewStream(ctx, from, "/bench")
+// takeBench keeps two pieces in flight on one lane.
+func takeBench(open func() (lane, error), work <-chan int, step int) error {
+	s, err := open()
 	if err != nil {
 		return err
 	}

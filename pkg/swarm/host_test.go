@@ -20,7 +20,7 @@ import (
 
 const testProtocol = "/test/1"
 
-func testHost(t *testing.T, seed byte, o HostOptions) host.Host {
+func testHost(t *testing.T, seed byte, o HostOptions) *Host {
 	t.Helper()
 	o.Identity = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 	if o.Listen == "" {

@@ -17,9 +17,11 @@ const defaultMembers = 1024
 // make this process hold, well above what members need.
 const (
 	// Two connections to a member exist while both dial at once; the rest is
-	// room for reconnecting before the old one is noticed dead.
-	connsPerMember = 6
-	// Neighbour stream, piece streams both ways, and opening ones.
+	// room for reconnecting before the old one is noticed dead, and for lanes: as
+	// many each way as a member asks for pieces at once, twice over, since a lane
+	// that was given up lives on for a moment at the other end.
+	connsPerMember = 6 + 2*2*lanesKept
+	// Neighbour stream, streams that stand in for lanes both ways, and opening ones.
 	streamsPerMember = 96
 	// Connections that have not proved who they are: they cost a handshake each.
 	strangers = 128
@@ -38,8 +40,8 @@ func newLimits(members int) (network.ResourceManager, error) {
 		members = defaultMembers
 	}
 	all := rcmgr.ResourceLimits{
-		Conns: rcmgr.LimitVal(2*members + strangers), ConnsInbound: rcmgr.LimitVal(members + strangers), ConnsOutbound: rcmgr.LimitVal(members + strangers),
-		FD:      rcmgr.LimitVal(2*members + strangers),
+		Conns: rcmgr.LimitVal(4*members + strangers), ConnsInbound: rcmgr.LimitVal(2*members + strangers), ConnsOutbound: rcmgr.LimitVal(2*members + strangers),
+		FD:      rcmgr.LimitVal(4*members + strangers),
 		Streams: rcmgr.LimitVal(16 * members), StreamsInbound: rcmgr.LimitVal(8 * members), StreamsOutbound: rcmgr.LimitVal(8 * members),
 		Memory: windowsTotal,
 	}

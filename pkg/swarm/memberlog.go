@@ -31,6 +31,10 @@ var strange = []string{
 	"o installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted and encryption is not configured", "unacceptable label",
 }
 
+// noLabel is no member with another key, since all members have a label: who
+// connects and says nothing, such as the probe of a load balancer.
+const noLabel = `unacceptable label ""`
+
 const sayAgain = time.Minute
 
 func newLogRouter(l *slog.Logger, refuse func(Refusal)) *logRouter {
@@ -46,7 +50,7 @@ func (r *logRouter) Write(p []byte) (int, error) {
 	if i := indexAny(line, worthSeeing); i >= 0 {
 		level, topic = slog.LevelWarn, worthSeeing[i]
 	}
-	if indexAny(line, strange) >= 0 {
+	if indexAny(line, strange) >= 0 && !strings.Contains(line, noLabel) {
 		if from := fromOf(line); from != "" {
 			r.refuse(Refusal{Addr: from, Reason: ErrOtherKey.Error()})
 		}

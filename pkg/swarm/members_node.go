@@ -156,6 +156,7 @@ func (n *Node) unlinked(l *link) {
 	}
 	n.log.Debug("neighbour gone", "peer", peerID(l.peer), "name", l.name, "cause", l.cause)
 	n.forget(l)
+	n.taker.forget(l.peer)
 	delete(n.links, l.peer)
 	if m := n.members[l.peer]; m != nil {
 		m.busy, m.since = false, time.Now()

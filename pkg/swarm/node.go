@@ -9,11 +9,12 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"p2pagent/internal/buffers"
 	"p2pagent/internal/plan"
 	"p2pagent/internal/wire"
 	"p2pagent/pkg/pieces"
@@ -61,7 +62,7 @@ type Membership interface {
 
 // Config is what a Node is made of. Host, Members, Store and Signer must be set.
 type Config struct {
-	Host                       host.Host
+	Host                       *Host
 	Members                    Membership
 	Store                      Store
 	Signer                     pieces.Signer
@@ -69,7 +70,8 @@ type Config struct {
 	Software                   string                                  // and what it runs
 	Records                    func(key string) ([]byte, bool)         // records known from disk; may block on the disk
 	Ranges                     int                                     // extents that this member fetches at once, at most; default 8
-	UpstreamMemory             int64                                   // bytes of unfinished pieces that Upstream can hold, 0 for no limit
+	Memory                     int64                                   // bytes of unfinished pieces, and of them that Upstream can hold, default 32 MiB
+	Buffers                    *buffers.Pool                           // where they lie, default a pool of Memory bytes
 	Fetchers                   int                                     // members that fetch upstream for one job, default 8
 	Upstream                   bool                                    // this member may fetch upstream
 	Neighbours                 int                                     // members to keep a swarm stream with, default DefaultNeighbours
@@ -85,6 +87,8 @@ type Config struct {
 // and are no neighbours don't know of each other's claims. An idle stream costs
 // a ping in three seconds and some 60 KiB.
 const DefaultNeighbours = 256
+
+const defaultMemory = 32 << 20
 
 // Node is one member at work. New starts nothing; Run does.
 type Node struct {
@@ -142,6 +146,10 @@ func New(c Config) (*Node, error) {
 		return nil, errors.New("new swarm node: host, members and store are needed")
 	}
 	c.Fetchers, c.Neighbours, c.Uploads = cmp.Or(c.Fetchers, 8), cmp.Or(c.Neighbours, DefaultNeighbours), cmp.Or(c.Uploads, 8)
+	c.Memory = cmp.Or(c.Memory, defaultMemory)
+	if c.Buffers == nil {
+		c.Buffers = buffers.New(c.Memory)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -182,8 +190,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	n.tasks, n.ctx = g, gctx
 	n.cfg.Host.SetStreamHandler(wire.SwarmProtocol, n.accept)
-	n.cfg.Host.SetStreamHandler(wire.PieceProtocol, n.servePieces)
+	n.cfg.Host.SetStreamHandler(wire.PieceProtocol, func(s network.Stream) { n.servePieces(s, s.Conn().RemotePeer()) })
 	g.Go(func() error { return n.loop(gctx) })
+	g.Go(func() error { return n.serveLanes(gctx) })
 	<-gctx.Done()
 	n.cfg.Host.RemoveStreamHandler(wire.SwarmProtocol)
 	n.cfg.Host.RemoveStreamHandler(wire.PieceProtocol)

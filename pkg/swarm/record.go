@@ -147,7 +147,7 @@ func (n *Node) recordAsked(r *record) {
 		return // somebody else must
 	}
 	r.added = true
-	n.seats.Add(r.task, r.task)
+	n.seats.Add(r.task, r.task, plan.Key{})
 	n.seats.SetNeeded(r.task, true)
 	for _, l := range n.links {
 		n.seats.SetRival(r.task, l.peer, l.asks[r.key])

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
 
@@ -18,8 +17,8 @@ import (
 
 const (
 	ioStep       = 256 << 10        // bytes written or read at once
-	pieceIdle    = 10 * time.Second // a piece stream on which nothing moves for so long is dead
-	streamIdle   = 2 * time.Minute  // an unused piece stream is closed
+	pieceIdle    = 10 * time.Second // a lane on which nothing moves for so long is dead
+	laneIdle     = 2 * time.Minute  // an unused lane is closed
 	slotPatience = time.Second      // how long a request waits for an upload slot
 )
 
@@ -38,12 +37,24 @@ func newServer(s Store, slots int, limit *rate.Limiter) *server {
 		bufs: sync.Pool{New: func() any { return new([ioStep]byte) }}}
 }
 
-func (n *Node) servePieces(s network.Stream) {
+// serveLanes serves those that other members open.
+func (n *Node) serveLanes(ctx context.Context) error {
+	for {
+		select {
+		case l := <-n.cfg.Host.lanes.arrived:
+			n.servePieces(l, l.peer)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (n *Node) servePieces(s lane, to peer.ID) {
 	n.tasks.Go(func() error {
 		stop := context.AfterFunc(n.ctx, func() { s.Reset() })
 		defer stop()
-		if err := n.server.serve(n.ctx, s); err != nil {
-			n.log.Debug("serve pieces", "peer", s.Conn().RemotePeer(), "err", err)
+		if err := n.server.serve(n.ctx, s, to); err != nil {
+			n.log.Debug("serve pieces", "peer", to, "err", err)
 			s.Reset()
 			return nil
 		}
@@ -52,11 +63,11 @@ func (n *Node) servePieces(s network.Stream) {
 	})
 }
 
-// serve answers requests until the stream ends.
-func (sv *server) serve(ctx context.Context, s network.Stream) error {
+// serve answers requests until the lane ends.
+func (sv *server) serve(ctx context.Context, s lane, to peer.ID) error {
 	r := bufio.NewReaderSize(s, 4096)
 	for {
-		s.SetReadDeadline(time.Now().Add(streamIdle))
+		s.SetReadDeadline(time.Now().Add(laneIdle))
 		m, err := wire.Read(r)
 		if err == io.EOF {
 			return nil
@@ -66,15 +77,15 @@ func (sv *server) serve(ctx context.Context, s network.Stream) error {
 		}
 		req, ok := m.(*wire.PieceRequest)
 		if !ok {
-			return fmt.Errorf("%T on a piece stream: %w", m, wire.ErrProtocol)
+			return fmt.Errorf("%T on a lane: %w", m, wire.ErrProtocol)
 		}
-		if err := sv.answer(ctx, s, plan.Piece{Blob: req.Blob, Index: req.Index}); err != nil {
+		if err := sv.answer(ctx, s, to, plan.Piece{Blob: req.Blob, Index: req.Index}); err != nil {
 			return err
 		}
 	}
 }
 
-func (sv *server) answer(ctx context.Context, s network.Stream, p plan.Piece) error {
+func (sv *server) answer(ctx context.Context, s lane, to peer.ID, p plan.Piece) error {
 	if !sv.acquire(ctx) {
 		return reply(s, wire.Busy, 0)
 	}
@@ -90,7 +101,7 @@ func (sv *server) answer(ctx context.Context, s network.Stream, p plan.Piece) er
 	if err := sv.copy(ctx, s, corrupt(content)); err != nil {
 		return fmt.Errorf("send piece %d of %s: %w", p.Index, p.Blob, err)
 	}
-	sv.sent(s.Conn().RemotePeer(), p.Size())
+	sv.sent(to, p.Size())
 	return nil
 }
 
@@ -112,7 +123,7 @@ func (sv *server) acquire(ctx context.Context) bool {
 	}
 }
 
-func (sv *server) copy(ctx context.Context, s network.Stream, content io.Reader) error {
+func (sv *server) copy(ctx context.Context, s lane, content io.Reader) error {
 	buf := sv.bufs.Get().(*[ioStep]byte)
 	defer sv.bufs.Put(buf)
 	for {
@@ -143,7 +154,7 @@ func pass(ctx context.Context, l *rate.Limiter, k int) error {
 	return l.WaitN(ctx, k)
 }
 
-func reply(s network.Stream, status wire.Status, length int64) error {
+func reply(s lane, status wire.Status, length int64) error {
 	frame, err := wire.Append(nil, &wire.PieceReply{Status: status, Length: length})
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 // Gossip reaches every member, but carries little: what this member holds of the
 // blobs it works on, once a second at most, and only when that changed. In a
 // swarm with more members than a node keeps streams with it tells whom else to
-// ask; nothing in it is believed.
+// ask, and that the Hub asked to wait; no content is believed because of it.
 
 const (
 	// summaryEvery is the least time between two summaries of one member. In a
@@ -101,11 +101,14 @@ func (n *Node) Message(raw []byte) {
 		n.log.Debug("gossip", "err", err)
 		return
 	}
-	if g.Summary != nil {
+	switch {
+	case g.Summary != nil:
 		n.post(func() { n.heardSummary(g.Summary) })
-		return
+	case g.Seek != nil:
+		n.heardSeek(g.Seek)
+	case g.Hold != nil:
+		n.heardHold(g.Hold)
 	}
-	n.heardSeek(g.Seek)
 }
 
 func (n *Node) heardSummary(m *wire.Summary) {

@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"golang.org/x/time/rate"
 
 	"p2pagent/internal/plan"
+	"p2pagent/internal/sockopt"
 	"p2pagent/internal/wire"
 )
 
@@ -22,48 +23,72 @@ var (
 	errBusy    = errors.New("busy")
 )
 
-// taker asks other members for pieces, over streams that it keeps open between
+// taker asks other members for pieces, over lanes that it keeps open between
 // requests.
 type taker struct {
-	host  host.Host
+	host  *Host
 	limit *rate.Limiter
 
 	mu      sync.Mutex
-	idle    map[plan.Peer][]*pieceStream
+	idle    map[plan.Peer][]*takenLane
+	shut    map[plan.Peer]time.Time // members that lanes of TLS don't reach, until when that is believed
 	running map[plan.Piece]map[plan.Peer]context.CancelCauseFunc
-	free    [][]byte // buffers of pieces.MaxPieceSize or less
 	closed  bool
 }
 
-type pieceStream struct {
-	network.Stream
-	r *bufio.Reader
+// takenLane is a lane at the end that asks.
+type takenLane struct {
+	lane
+	r    *bufio.Reader
+	used time.Time // last
 }
 
-func newTaker(h host.Host, limit *rate.Limiter) *taker {
-	return &taker{host: h, limit: limit, idle: map[plan.Peer][]*pieceStream{},
+const (
+	// laneSpare is how long a lane is kept for another request, well below
+	// laneIdle: the other end must not close it while a request is on its way.
+	laneSpare = time.Minute
+	lanesKept = 4 // to one member
+	// shutFor is how long a member that can't be dialled is asked over the
+	// connection that it dialled.
+	shutFor = time.Minute
+)
+
+func newTaker(h *Host, limit *rate.Limiter) *taker {
+	return &taker{host: h, limit: limit, idle: map[plan.Peer][]*takenLane{}, shut: map[plan.Peer]time.Time{},
 		running: map[plan.Piece]map[plan.Peer]context.CancelCauseFunc{}}
 }
 
 // request carries out what the planner decided.
 func (n *Node) request(now time.Time) {
+	n.swap.Limit(n.swapMemory())
 	for _, r := range n.swap.Next(now) {
 		ctx, cancel := context.WithCancelCause(n.ctx)
 		n.taker.begin(r, cancel)
+		var at []netip.AddrPort
+		if m := n.members[r.Peer]; m != nil {
+			at = m.facts.addrPorts()
+		}
 		n.tasks.Go(func() error {
 			defer cancel(nil)
-			n.take(ctx, r)
+			n.take(ctx, r, at)
 			n.taker.end(r)
 			return nil
 		})
 	}
 }
 
-func (n *Node) take(ctx context.Context, r plan.Request) {
+// swapMemory is what the pieces that come from upstream leave of the memory: the
+// two are seldom busy at the same time. Two pieces always fit.
+func (n *Node) swapMemory() int64 {
+	size := n.pieceSize()
+	return max(n.cfg.Memory-int64(n.openExtents())*size, 2*size)
+}
+
+func (n *Node) take(ctx context.Context, r plan.Request, at []netip.AddrPort) {
 	start := time.Now()
-	buf := n.taker.buffer(int(r.Piece.Size()))
-	defer n.taker.recycle(buf)
-	err := n.taker.fetch(ctx, r, buf)
+	buf := n.cfg.Buffers.Get(int(r.Piece.Size()))
+	defer n.cfg.Buffers.Put(buf)
+	err := n.taker.fetch(ctx, r, at, buf)
 	took := time.Since(start)
 	if err != nil {
 		n.post(func() { n.notTaken(r, err) })
@@ -147,8 +172,8 @@ func (t *taker) cancelPiece(piece plan.Piece, cause error) {
 }
 
 // fetch fills buf with the piece's bytes. What arrives is not verified yet.
-func (t *taker) fetch(ctx context.Context, r plan.Request, buf []byte) error {
-	s, err := t.stream(ctx, r.Peer)
+func (t *taker) fetch(ctx context.Context, r plan.Request, at []netip.AddrPort, buf []byte) error {
+	s, err := t.lane(ctx, r.Peer, at)
 	if err != nil {
 		return err
 	}
@@ -165,12 +190,13 @@ func (t *taker) fetch(ctx context.Context, r plan.Request, buf []byte) error {
 	return err
 }
 
-func (t *taker) exchange(ctx context.Context, s *pieceStream, p plan.Piece, buf []byte) error {
+func (t *taker) exchange(ctx context.Context, s *takenLane, p plan.Piece, buf []byte) error {
 	frame, err := wire.Append(nil, &wire.PieceRequest{Blob: p.Blob, Index: p.Index})
 	if err != nil {
 		return err
 	}
-	s.SetDeadline(time.Now().Add(pieceIdle))
+	s.SetWriteDeadline(time.Now().Add(pieceIdle))
+	s.SetReadDeadline(time.Now().Add(pieceIdle))
 	if _, err := s.Write(frame); err != nil {
 		return err
 	}
@@ -178,8 +204,10 @@ func (t *taker) exchange(ctx context.Context, s *pieceStream, p plan.Piece, buf 
 		return err
 	}
 	for at := 0; at < len(buf); {
+		end := min(at+ioStep, len(buf))
+		s.batch(len(buf)-at > sockopt.BatchFloor)
 		s.SetReadDeadline(time.Now().Add(pieceIdle))
-		k, err := io.ReadFull(s.r, buf[at:min(at+ioStep, len(buf))])
+		k, err := io.ReadFull(s.r, buf[at:end])
 		if err != nil {
 			return err
 		}
@@ -191,7 +219,7 @@ func (t *taker) exchange(ctx context.Context, s *pieceStream, p plan.Piece, buf 
 	return nil
 }
 
-func (t *taker) head(s *pieceStream, want int) error {
+func (t *taker) head(s *takenLane, want int) error {
 	m, err := wire.Read(s.r)
 	if err != nil {
 		return err
@@ -210,35 +238,94 @@ func (t *taker) head(s *pieceStream, want int) error {
 	return nil
 }
 
-// stream takes an idle stream to p or opens one.
-func (t *taker) stream(ctx context.Context, p plan.Peer) (*pieceStream, error) {
+// batch says that a good deal more than what is read next will follow.
+func (s *takenLane) batch(on bool) {
+	if l, ok := s.lane.(*tlsLane); ok {
+		l.batch(on)
+	}
+}
+
+// lane takes an idle lane to p or opens one.
+func (t *taker) lane(ctx context.Context, p plan.Peer, at []netip.AddrPort) (*takenLane, error) {
+	if s := t.spare(p, time.Now()); s != nil {
+		return s, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, pieceIdle, errors.New("no lane in 10 s"))
+	defer cancel()
+	l, err := t.open(ctx, p, at)
+	if err != nil {
+		return nil, err
+	}
+	return &takenLane{lane: l, r: bufio.NewReaderSize(l, 4096)}, nil
+}
+
+// spare returns an idle lane to p that is still good, or nil.
+func (t *taker) spare(p plan.Peer, now time.Time) *takenLane {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	for list := t.idle[p]; len(list) > 0; list = t.idle[p] {
 		s := list[len(list)-1]
 		t.idle[p] = list[:len(list)-1]
-		if !s.Conn().IsClosed() {
-			t.mu.Unlock()
-			return s, nil
+		if now.Sub(s.used) < laneSpare {
+			return s
 		}
+		s.Reset()
 	}
-	t.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(network.WithNoDial(ctx, "pieces go to neighbours"), pieceIdle, errors.New("no piece stream in 10 s"))
-	defer cancel()
-	s, err := t.host.NewStream(ctx, peerID(p), wire.PieceProtocol)
-	if err != nil {
-		return nil, fmt.Errorf("open piece stream to %s: %w", peerID(p), err)
-	}
-	return &pieceStream{s, bufio.NewReaderSize(s, 4096)}, nil
+	return nil
 }
 
-func (t *taker) keep(p plan.Peer, s *pieceStream) {
+// open dials a lane or, where that fails, opens a stream on the connection that
+// the neighbours have: only one of the two may be able to dial the other.
+func (t *taker) open(ctx context.Context, p plan.Peer, at []netip.AddrPort) (lane, error) {
+	if t.dials(p) {
+		l, err := t.host.lanes.dial(ctx, peerID(p), at)
+		if err == nil {
+			return l, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		t.avoid(p)
+	}
+	s, err := t.host.NewStream(network.WithNoDial(ctx, "pieces go to neighbours"), peerID(p), wire.PieceProtocol)
+	if err != nil {
+		return nil, fmt.Errorf("open lane to %s over its own connection: %w", peerID(p), err)
+	}
+	return s, nil
+}
+
+func (t *taker) dials(p plan.Peer) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.idle[p]) >= 8 {
-		s.Close()
+	return time.Now().After(t.shut[p])
+}
+
+func (t *taker) avoid(p plan.Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shut[p] = time.Now().Add(shutFor)
+}
+
+func (t *taker) keep(p plan.Peer, s *takenLane) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || len(t.idle[p]) >= lanesKept {
+		s.Reset()
 		return
 	}
+	s.used = time.Now()
 	t.idle[p] = append(t.idle[p], s)
+}
+
+// forget drops what is kept for a member that is a neighbour no more.
+func (t *taker) forget(p plan.Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.idle[p] {
+		s.Reset()
+	}
+	delete(t.idle, p)
+	delete(t.shut, p)
 }
 
 func (t *taker) close() {
@@ -251,32 +338,4 @@ func (t *taker) close() {
 		}
 	}
 	clear(t.idle)
-}
-
-// buffer and recycle keep the piece buffers of finished requests for the next
-// ones: the planner's budget bounds how many there are.
-func (t *taker) buffer(n int) []byte {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i, b := range t.free {
-		if cap(b) >= n {
-			t.free[i] = t.free[len(t.free)-1]
-			t.free = t.free[:len(t.free)-1]
-			return b[:n]
-		}
-	}
-	size := 64 << 10 // small pieces don't pin large buffers
-	for size < n {
-		size *= 2
-	}
-	return make([]byte, n, size)
-}
-
-func (t *taker) recycle(b []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	const keep = 12
-	if len(t.free) < keep && cap(b) >= 4<<20 {
-		t.free = append(t.free, b)
-	}
 }

@@ -47,6 +47,8 @@ def one_copy(f):
     return told(r)
 
 
+# R04: agents and fetches start in the same second, in network namespaces.
+# The Hub sends one copy and answers one question about the branch and one about the files.
 def boot_storm(f):
     """agents and fetches start in the same second: still one copy"""
     f.serve()
@@ -57,6 +59,7 @@ def boot_storm(f):
     r = f.fetch(120)
     f.verify()
     check(r["copies"] <= 1.01, f"{r['copies']:.3f} copies, want at most 1.01")
+    check(all(r["calls"].get(k, 0) == 1 for k in ("info", "tree")), f"calls {r['calls']}, want one resolve and one listing")
     check(r["last"] <= PROMPT, f"last node after {r['last']:.1f} s, want at most {PROMPT} s: nobody may wait for --join-timeout once others are in view")
     return told(r)
 
@@ -135,6 +138,8 @@ def stopped(f):
     return said
 
 
+# S22: kill -9 of the agent that fetches most, at 40 %, and it is started again.
+# It goes on from what its journal names, and does not start over.
 def restarted(f):
     """kill -9 at 40 %, started again: it finishes and does not start over"""
     node = f.nodes[0]
@@ -150,6 +155,8 @@ def restarted(f):
     return f"{said}; it received {got / f.size:.2f} × the model"
 
 
+# S01: a body of the real Hub server stops with its socket open.
+# The range is replaced within 30 s and all nodes finish.
 def hub_stalls(f):
     """a Hub body stops with the socket open: replaced within 30 s"""
     f.serve()
@@ -160,6 +167,24 @@ def hub_stalls(f):
     check(any(q["stalled"] for q in f.hub.requests()), "nobody met the stall")
     check(r["last"] <= 30 + 15, f"last node after {r['last']:.1f} s")
     return told(r)
+
+
+# S18: a NAT forgets the idle connections to the Hub without a word (nft drop of their ports).
+# The next request is given up after 15 s and sent on a new connection.
+def forgotten(f):
+    """idle connections to the Hub vanish silently: the next fetch gets through within half a minute"""
+    f.source += ["-model", f"demo/again={f.model}"]
+    f.serve()
+    node = f.nodes[0]
+    f.start(nodes=[node])
+    f.fetch(120, nodes=[node])
+    ports = node.ports_to(f.hub.ip)
+    check(ports, "no connection to the Hub was kept")
+    f.where.forget(node.name, ports)
+    r = f.fetch(120, nodes=[node], ref="demo/again")
+    f.verify([node])
+    check(10 <= r["last"] <= 30, f"done after {r['last']:.1f} s, want 15 and a little (less: no idle connection was used)")
+    return f"{len(ports)} connections forgotten; {told(r)}"
 
 
 def stranger(f):
@@ -180,7 +205,7 @@ def stranger(f):
     return "refused; it fetched all from the Hub"
 
 
-SCENARIOS = {s.__name__: s for s in (one_copy, boot_storm, again, latecomer, killed, silent, stopped, restarted, hub_stalls, stranger)}
+SCENARIOS = {s.__name__: s for s in (one_copy, boot_storm, again, latecomer, killed, silent, stopped, restarted, hub_stalls, forgotten, stranger)}
 
 
 # ---------------------------------------------------------------- running them

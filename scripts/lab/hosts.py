@@ -92,6 +92,11 @@ class Host:
                 self.cpu_dead += use.ru_utime + use.ru_stime
         return ended
 
+    def ports_to(self, ip):
+        """The TCP ports of this host that have a connection to that address."""
+        out = subprocess.run(self.fleet.where.argv(self.name, ["ss", "-Htn", "state", "established", "dst", ip]), text=True, capture_output=True, check=True)
+        return sorted({int(line.split()[2].rsplit(":", 1)[1]) for line in out.stdout.splitlines()})
+
     def usage(self):
         """(CPU seconds so far, anonymous memory of the largest process now)."""
         cpu, anon = self.cpu_dead, 0

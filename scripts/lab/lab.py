@@ -177,6 +177,11 @@ class Lab:
         ip = self.hosts[peer]["ip"] if peer else None
         self._rules(link, [(f"ip {side} {ip} " if ip else "") + "counter drop" for side in ("daddr", "saddr")])
 
+    def forget(self, link, ports):
+        """As a NAT that dropped its state: what goes over these TCP ports of the host vanishes, new ports work."""
+        some = ", ".join(map(str, ports))
+        self._rules(link, [f"tcp {side} {{ {some} }} counter drop" for side in ("sport", "dport")])
+
     def loss(self, link, percent):
         """A GSO packet of up to 64 KiB counts as one packet; --gso-segs 1 makes the unit one MTU."""
         self._rules(link, [f"numgen random mod 100000 < {round(float(percent) * 1000)} counter drop"] * 2)

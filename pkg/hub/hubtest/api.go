@@ -22,6 +22,16 @@ func (s *Server) info(w http.ResponseWriter, r *repo, commit string, tree map[st
 	})
 }
 
+// whoami tells whose token it is. Without Options.Token every token is good.
+func (s *Server) whoami(w http.ResponseWriter, req *http.Request) {
+	token := req.Header.Get("Authorization")
+	if token == "" || s.o.Token != "" && token != "Bearer "+s.o.Token {
+		refuse(w, http.StatusUnauthorized, "", "Invalid username or password.")
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"type": "user", "name": "tester"})
+}
+
 // tree answers a page of a listing; the cursor is the index of its first row.
 func (s *Server) tree(w http.ResponseWriter, req *http.Request, r *repo, c call, tree map[string]*File) {
 	query := req.URL.Query()

@@ -22,6 +22,7 @@ const (
 	Get     Route = "get"     // GET /R/resolve/X/FILE
 	Cache   Route = "cache"   // /api/resolve-cache/models/R/X/FILE: where small files are redirected to
 	CDN     Route = "cdn"     // signed URLs
+	Whoami  Route = "whoami"  // GET /api/whoami-v2
 	Unknown Route = "unknown" // everything else
 )
 
@@ -61,6 +62,10 @@ func (s *Server) answer(w http.ResponseWriter, req *http.Request, c call) {
 	s.mu.Unlock()
 	if c.route == Unknown {
 		refuse(w, http.StatusNotFound, "", "Sorry, we can't find the page you are looking for.")
+		return
+	}
+	if c.route == Whoami {
+		s.whoami(w, req)
 		return
 	}
 	if !s.allowed(w, req, r, c) {
@@ -117,6 +122,8 @@ var apiWords = map[string]Route{"revision": Info, "tree": Tree, "paths-info": Pa
 func parse(method, escaped string) call {
 	segments := strings.Split(strings.TrimPrefix(escaped, "/"), "/")
 	switch {
+	case escaped == "/api/whoami-v2":
+		return call{route: Whoami}
 	case len(segments) > 2 && segments[0] == "api" && segments[1] == "resolve-cache":
 		return parseCache(segments[2:])
 	case len(segments) > 2 && segments[0] == "api":

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Computes vectors.txt apart from the Go code: python3 vectors.py > vectors.txt
 
-Nothing is used but hashes and big integers: CBOR (RFC 8949, 4.2.1), CIDs and
-Ed25519 (RFC 8032, 5.1) are written out here.
+Nothing is used but hashes and big integers: CBOR (RFC 8949, 4.2.1), CIDs, Ed25519
+(RFC 8032, 5.1) and the compression of SHA-256 (FIPS 180-4, 6.2.2), which gives the
+borders, are written out here. It takes a few minutes.
 """
 import base64
 import hashlib
@@ -92,6 +93,51 @@ def sign(seed, message):
     return big_r + ((r + number(big_r, public, message) * a) % L).to_bytes(32, "little")
 
 
+# --- SHA-256 -----------------------------------------------------------------
+
+
+def root(n, power):
+    """The first 32 bits of the fractional part of the power-th root of n."""
+    low, high = 0, n << 32
+    while low < high:
+        mid = (low + high + 1) // 2
+        low, high = (mid, high) if mid**power <= n << 32 * power else (low, mid - 1)
+    return low & 0xFFFFFFFF
+
+
+PRIMES = [p for p in range(2, 312) if all(p % q for q in range(2, p))]
+K = [root(p, 3) for p in PRIMES]
+H = [root(p, 2) for p in PRIMES[:8]]
+
+
+def turn(x, n):
+    return (x >> n | x << 32 - n) & 0xFFFFFFFF
+
+
+def absorb(state, block):
+    w = [int.from_bytes(block[i : i + 4], "big") for i in range(0, 64, 4)]
+    for i in range(16, 64):
+        a, b = w[i - 15], w[i - 2]
+        w.append((w[i - 16] + w[i - 7] + (turn(a, 7) ^ turn(a, 18) ^ a >> 3) + (turn(b, 17) ^ turn(b, 19) ^ b >> 10)) & 0xFFFFFFFF)
+    a, b, c, d, e, f, g, h = state
+    for k, x in zip(K, w):
+        t = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + (e & f ^ ~e & g) + k + x
+        u = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + (a & b ^ a & c ^ b & c)
+        a, b, c, d, e, f, g, h = (t + u) & 0xFFFFFFFF, a, b, c, (d + t) & 0xFFFFFFFF, e, f, g
+    return [(x + y) & 0xFFFFFFFF for x, y in zip(state, (a, b, c, d, e, f, g, h))]
+
+
+def borders(data, size):
+    """The states before the first piece and behind every piece but the last."""
+    state = H
+    out = [state]
+    for at in range(0, len(data) // size * size, 64):
+        state = absorb(state, data[at : at + 64])
+        if (at + 64) % size == 0:
+            out.append(state)
+    return [b"".join(x.to_bytes(4, "big") for x in state) for state in out]
+
+
 # --- the vectors -------------------------------------------------------------
 
 SEED = bytes(range(32))
@@ -107,10 +153,10 @@ def git(data):
     return hashlib.sha1(b"blob %d\0" % len(data) + data).digest()
 
 
-def statement(digest, size, index, data):
+def statement(digest, size, index, data, around=b""):
     message = b"p2pagent statement v1\0" + bytes([len(digest)]) + digest.ljust(32, b"\0")
-    message += size.to_bytes(8, "big") + index.to_bytes(8, "big") + hashlib.sha256(data).digest()
-    return [index, hashlib.sha256(data).digest(), MAKER, sign(SEED, message)]
+    message += size.to_bytes(8, "big") + index.to_bytes(8, "big") + hashlib.sha256(data).digest() + around
+    return [index, hashlib.sha256(data).digest(), MAKER, sign(SEED, message), around]
 
 
 def extent_key(*spans):
@@ -134,10 +180,12 @@ files = [
 ]
 outline = cbor([1, "org/name", "0123456789abcdef0123456789abcdef01234567", files])
 cut = [weights[i : i + PIECE] for i in range(0, len(weights), PIECE)]
-statements = [statement(weights_digest, len(weights), i, data) for i, data in enumerate(cut)]
+states = borders(weights, PIECE)
+around = [a + b for a, b in zip(states, states[1:])] + [b""]
+statements = [statement(weights_digest, len(weights), i, data, around[i]) for i, data in enumerate(cut)]
 proofs = [
-    [[git(config), len(config)], [statement(git(config), len(config), 0, config)], b""],
-    [[weights_digest, len(weights)], [statements[0], statements[2]], b""],
+    [[git(config), len(config)], [statement(git(config), len(config), 0, config)]],
+    [[weights_digest, len(weights)], [statements[0], statements[2]]],
 ]
 manifest = cbor([1, outline, proofs])
 

@@ -150,7 +150,8 @@ func TestLinesNeverStop(t *testing.T) {
 			g.watch(agent.Job{Ref: "org/m@main", Status: agent.Fetching, Total: 6000, Completed: int64(i) * 100, Upstream: int64(i) * 50, Peers: map[string]int64{"a": int64(i) * 50}, Rate: 100, ETA: 10})
 			time.Sleep(time.Second)
 		}
-		g.watch(agent.Job{Ref: "org/m@main", Status: agent.Fetching, Total: 6000, Completed: 5900, Idle: 20, Waiting: "upstream", Unheld: 2})
+		g.watch(agent.Job{Ref: "org/m@main", Status: agent.Fetching, Total: 6000, Completed: 5900, Idle: 20, Waiting: "upstream", Unheld: 3,
+			Gaps: []agent.Gap{{Path: "model.safetensors", First: 3, Last: 4}, {Path: "a/b.bin"}}})
 		time.Sleep(30 * time.Second) // silence again
 		g.end()
 		last, err := time.Parse("04:05", w.lines[0][:5])
@@ -169,7 +170,7 @@ func TestLinesNeverStop(t *testing.T) {
 		}
 		all := strings.Join(w.lines, "\n")
 		for _, want := range []string{"starting (8 s)", "adopting: what is on the disk to be hashed", " % of 6.0 kB, 100 B/s, 10 s left, upstream 1.6 kB, peers 1.6 kB, already here 0 B",
-			"last byte 20 s ago, waiting for upstream, 2 pieces nobody holds yet"} {
+			"last byte 20 s ago, waiting for upstream, 3 pieces nobody holds yet (model.safetensors 3-4, a/b.bin 0)"} {
 			if !strings.Contains(all, want) {
 				t.Errorf("no line says %q:\n%s", want, all)
 			}
@@ -191,7 +192,11 @@ func TestBarWipesItself(t *testing.T) {
 	})
 }
 
-func TestBounded(t *testing.T) {
+// O08: --timeout is kept within a second.
+//
+// Whatever the work hangs in, the command ends with code 8 at the time-out and less than
+// a second; stopped by a signal it ends within the ten seconds that it has to tidy up.
+func TestO08TimeoutIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		stuck := func() error { <-release; return nil }

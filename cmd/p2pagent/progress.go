@@ -225,10 +225,30 @@ func amounts(v agent.Job) string {
 			parts = append(parts, "upstream is "+v.Host)
 		}
 		if v.Unheld > 0 {
-			parts = append(parts, fmt.Sprintf("%d pieces nobody holds yet", v.Unheld))
+			parts = append(parts, fmt.Sprintf("%d pieces nobody holds yet%s", v.Unheld, gaps(v.Gaps)))
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// gaps says which pieces, of which files: the first few, all are in --format json.
+func gaps(list []agent.Gap) string {
+	const most = 4
+	var parts []string
+	for _, g := range list[:min(len(list), most)] {
+		numbers := fmt.Sprint(g.First)
+		if g.Last > g.First {
+			numbers = fmt.Sprintf("%d-%d", g.First, g.Last)
+		}
+		parts = append(parts, clean(g.Path)+" "+numbers)
+	}
+	if len(list) > most {
+		parts = append(parts, "…")
+	}
+	if parts == nil {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
 }
 
 func sources(upstream, peers, here int64) string {

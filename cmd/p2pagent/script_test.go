@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"p2pagent/internal/leaktest"
 	"p2pagent/pkg/agent"
@@ -65,6 +65,24 @@ func TestS27ProxyVariables(t *testing.T) { script(t, "proxy") }
 //
 // It is in no log, no answer of either member, and no file.
 func TestR15TokenIsNowhere(t *testing.T) { script(t, "token") }
+
+// L11: a daemon that is alive but stuck.
+//
+// The real program, stopped by SIGSTOP: a second one that wants its socket or its cache
+// ends within two seconds, with the process id of the one that has them.
+func TestL11AStoppedAgentIsNamed(t *testing.T) { script(t, "stopped") }
+
+// O07: a fetch without a Hub and without peers.
+//
+// The real program, its cache complete: it succeeds from the disk, prints the commit
+// and how old the ref is; `verify` hashes everything again.
+func TestO07FetchWithoutANetwork(t *testing.T) { script(t, "offline") }
+
+// O08: fetch as an init container.
+//
+// The real program exits 0 only when refs/ is written. Any other end, a Hub that stalls or
+// is silent, a daemon that was stopped, a ref that can't be written, has a code and a reason.
+func TestO08InitContainer(t *testing.T) { script(t, "init") }
 
 func play(t *testing.T, p testscript.Params) {
 	t.Helper()
@@ -243,9 +261,9 @@ func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// signal TERM|INT goes to every command in the background; `kill` has no TERM.
+// signal NAME goes to every command in the background; `kill` knows only two.
 func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	for _, cmd := range ts.BackgroundCmds() {
-		ts.Check(cmd.Process.Signal(map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT}[args[0]]))
+		ts.Check(cmd.Process.Signal(unix.SignalNum("SIG" + args[0])))
 	}
 }

@@ -59,6 +59,9 @@ func (s *swarmSide) Fetch(ctx context.Context, t agent.Transfer, report func(age
 		for id, n := range p.Peers {
 			out.Peers[s.name(id.String())] += n
 		}
+		for _, g := range p.Gaps {
+			out.Gaps = append(out.Gaps, agent.Gap{Blob: g.Blob, First: g.First, Last: g.First + g.Count - 1})
+		}
 		report(out)
 	})
 }

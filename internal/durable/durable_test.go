@@ -257,12 +257,13 @@ func TestSweepAndDiscard(t *testing.T) {
 	d := newDisk(t)
 	stage, out := d.open(t)
 	for i := range 3 {
-		if err := os.MkdirAll(filepath.Join(d.made, "tmp", fmt.Sprint(i), "below"), 0o755); err != nil {
+		dir := filepath.Join(d.made, "tmp", fmt.Sprint(i), "below")
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "file"), []byte("12345"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := stage.Sweep(); n != 3 || err != nil {
-		t.Errorf("swept %d, %v", n, err)
+	if n, err := stage.Sweep(); n != (durable.Amount{Files: 3, Bytes: 15}) || err != nil {
+		t.Errorf("swept %+v, %v", n, err)
 	}
 	if err := errors.Join(out.MkdirAll("a/b", 0o755), stage.Discard(out, "a")); err != nil {
 		t.Fatal(err)

@@ -166,20 +166,41 @@ func (r *Root) RemoveAll(name string) error {
 	return r.do(Op{Kind: Remove, Name: name}, func() error { return r.root.RemoveAll(name) })
 }
 
-// SyncDir makes the names in a folder durable. Errors are a *SyncError.
+// Amount is how much lies somewhere.
+type Amount struct {
+	Files int
+	Bytes int64 // by their lengths
+}
+
+// Add adds b to a.
+func (a *Amount) Add(b Amount) { a.Files, a.Bytes = a.Files+b.Files, a.Bytes+b.Bytes }
+
+// Measure counts the files below name, itself included. What can't be read counts
+// nothing: the number is for people.
+func (r *Root) Measure(name string) Amount {
+	var sum Amount
+	_ = fs.WalkDir(r.root.FS(), name, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return nil
+		}
+		if info, err := e.Info(); err == nil {
+			sum.Add(Amount{1, info.Size()})
+		}
+		return nil
+	})
+	return sum
+}
+
+// SyncDir makes the names in a folder durable. A failed sync is a *SyncError; a folder
+// that can't be opened, because somebody removed it, is not: nothing was lost then.
 func (r *Root) SyncDir(name string) error {
-	err := r.do(Op{Kind: SyncDir, Name: name}, func() error { return r.syncDir(name) })
+	d, err := r.root.Open(name)
 	if err != nil {
+		return fmt.Errorf("sync folder %s: %w", name, err)
+	}
+	defer d.Close()
+	if err := r.do(Op{Kind: SyncDir, Name: name}, d.Sync); err != nil {
 		return &SyncError{Err: fmt.Errorf("folder %s: %w", name, err)}
 	}
 	return nil
-}
-
-func (r *Root) syncDir(name string) error {
-	d, err := r.root.Open(name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

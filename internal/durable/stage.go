@@ -23,14 +23,17 @@ func NewStage(root *Root, dir string) *Stage { return &Stage{root: root, dir: di
 // become, so it is never too long.
 func (s *Stage) name() string { return path.Join(s.dir, rand.Text()) }
 
-// Sweep removes everything in the stage and tells how many things that were. No
-// other process may be using it.
-func (s *Stage) Sweep() (int, error) {
+// Sweep removes everything in the stage and tells how much that was. No other
+// process may be using it.
+func (s *Stage) Sweep() (Amount, error) {
+	var total Amount
 	entries, err := s.root.ReadDir(s.dir)
 	for _, e := range entries {
-		err = errors.Join(err, s.root.RemoveAll(path.Join(s.dir, e.Name())))
+		name := path.Join(s.dir, e.Name())
+		total.Add(s.root.Measure(name))
+		err = errors.Join(err, s.root.RemoveAll(name))
 	}
-	return len(entries), err
+	return total, err
 }
 
 // WriteFile gives data the name in to, replacing a file that has it. When it

@@ -28,7 +28,7 @@ func (s ClaimState) String() string {
 // SeatOptions set the limits of Seats; zero fields get the defaults.
 type SeatOptions struct {
 	Fetchers int           // members that fetch upstream for one group: 8
-	Patience time.Duration // a claim without progress for so long may be taken over: 15 s
+	Patience time.Duration // a claim without progress for so long may be taken over: 13 s, which with news once a second is within 15 s
 	AckWait  time.Duration // how long a silent neighbour can hold up a claim: 1 s
 	CoolDown time.Duration // how long a member stays away from a task it failed at: 5 s
 }
@@ -115,7 +115,7 @@ type echo struct {
 // NewSeats returns an empty planner for the member self.
 func NewSeats(self Peer, o SeatOptions) *Seats {
 	o.Fetchers = cmp.Or(o.Fetchers, 8)
-	o.Patience = cmp.Or(o.Patience, 15*time.Second)
+	o.Patience = cmp.Or(o.Patience, 13*time.Second)
 	o.AckWait = cmp.Or(o.AckWait, time.Second)
 	o.CoolDown = cmp.Or(o.CoolDown, 5*time.Second)
 	return &Seats{self: self, opt: o, tasks: map[Key]*task{}, groups: map[Key]*group{}}

@@ -78,6 +78,7 @@ type Progress struct {
 	Peers    map[string]int64 // bytes of verified pieces by the name of the member
 	Missing  int              // pieces not here yet
 	Unheld   int              // of them, held by no member in sight
+	Gaps     []Gap            // the first of those; the job fills in their paths
 	Waiting  string           // for what, when nothing moves
 }
 

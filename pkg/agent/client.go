@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"p2pagent/pkg/pieces"
@@ -22,6 +23,7 @@ import (
 type Client struct {
 	path string
 	http *http.Client
+	pid  atomic.Int32 // of the agent, once a connection was made
 }
 
 // maxLine bounds one line of an answer; a job with thousands of peers is far
@@ -34,12 +36,30 @@ const silence = 15 * heartbeat
 // NewClient returns a client of the agent on the socket at path. It connects
 // when it is used.
 func NewClient(path string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
+	c := &Client{path: path}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext: c.dial, DisableKeepAlives: true, ResponseHeaderTimeout: 30 * time.Second,
+	}}
+	return c
+}
+
+func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", c.path)
+	if err != nil {
+		return nil, err
 	}
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
-		DialContext: dial, DisableKeepAlives: true, ResponseHeaderTimeout: 30 * time.Second,
-	}}}
+	if cred := peerOf(conn); cred != nil {
+		c.pid.Store(cred.Pid)
+	}
+	return conn, nil
+}
+
+// where names the agent in errors: one that is stuck can be found by its process id.
+func (c *Client) where() string {
+	if pid := c.pid.Load(); pid > 0 {
+		return fmt.Sprintf("%s (pid %d)", c.path, pid)
+	}
+	return c.path
 }
 
 // Status asks the agent how it is.
@@ -173,7 +193,7 @@ func (c *Client) stream(ctx context.Context, path string, body any, each func(st
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	alarm := time.AfterFunc(silence, func() {
-		cancel(Errorf(NoAgent, "the agent on %s said nothing for %v", c.path, silence))
+		cancel(Errorf(NoAgent, "the agent on %s said nothing for %v", c.where(), silence))
 	})
 	defer alarm.Stop()
 	resp, err := c.send(ctx, http.MethodPost, path, body)
@@ -208,7 +228,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok {
 		err = e.Err // without the made-up http://p2pagent, and the path once
 	}
-	return &Error{Kind: NoAgent, Err: err, Message: fmt.Sprintf("no agent on %s: %v", c.path, err)}
+	return &Error{Kind: NoAgent, Err: err, Message: fmt.Sprintf("no agent on %s: %v", c.where(), err)}
 }
 
 func (c *Client) cutOff(ctx context.Context, err error) error {
@@ -218,5 +238,5 @@ func (c *Client) cutOff(ctx context.Context, err error) error {
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	return &Error{Kind: NoAgent, Err: err, Message: fmt.Sprintf("the agent on %s went away: %v", c.path, err)}
+	return &Error{Kind: NoAgent, Err: err, Message: fmt.Sprintf("the agent on %s went away: %v", c.where(), err)}
 }

@@ -107,29 +107,46 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 		return err
 	}
 	j.enter(Fetching, "")
-	t := Transfer{Name: repo.String() + "@" + string(l.outline.Commit), Blobs: missing, Extents: extentsFor(l.outline, missing)}
+	paths := pathsOf(files)
+	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing), func(p Progress) {
+		for i, g := range p.Gaps {
+			p.Gaps[i].Path = paths[g.Blob]
+		}
+		j.update(func(v *Job) { v.take(p) })
+	})
+	return nameFile(err, paths)
+}
+
+func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob) Transfer {
+	o := l.outline
+	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing)}
 	if up := a.upstreamFor(j, l); up != nil {
 		t.Upstream = up
 	}
 	if l.seeded {
 		t.Patience = seededPatience
 	}
-	err := a.opt.Swarm.Fetch(ctx, t, func(p Progress) { j.update(func(v *Job) { v.take(p) }) })
-	return nameFile(err, files)
+	return t
+}
+
+// pathsOf names every blob by the first file that has it.
+func pathsOf(files []pieces.File) map[pieces.Blob]string {
+	out := make(map[pieces.Blob]string, len(files))
+	for _, f := range files {
+		if _, ok := out[f.Blob]; !ok {
+			out[f.Blob] = f.Path
+		}
+	}
+	return out
 }
 
 // nameFile says which file the blob is that did not match its digest.
-func nameFile(err error, files []pieces.File) error {
+func nameFile(err error, paths map[pieces.Blob]string) error {
 	wrong, ok := errors.AsType[*pieces.MismatchError](err)
-	if !ok {
+	if !ok || paths[wrong.Blob] == "" {
 		return err
 	}
-	for _, f := range files {
-		if f.Blob == wrong.Blob {
-			return fmt.Errorf("%s: %w", f.Path, err)
-		}
-	}
-	return err
+	return fmt.Errorf("%s: %w", paths[wrong.Blob], err)
 }
 
 // seededPatience is how long a transfer that no upstream can help may go without

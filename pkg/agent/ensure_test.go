@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -103,6 +104,49 @@ func agentError(err error) *agent.Error {
 		return e
 	}
 	return &agent.Error{Kind: classify(err)}
+}
+
+// L09: many callers of one ref.
+//
+// Sixteen share one job and one copy. Fifteen leave, the first among them; the last
+// one still gets its snapshot.
+func TestL09CallersShareAJob(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		r.model("org/m")
+		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Path: "model-1.safetensors", Rate: 1 << 20})
+		u := r.units[0]
+		leaving, leave := context.WithCancelCause(t.Context())
+		const callers = 16
+		var wg sync.WaitGroup
+		call := func(ctx context.Context, want error) {
+			wg.Go(func() {
+				if _, err := u.Ensure(ctx, agent.Request{Ref: r.ref("org/m"), Tied: true}); !errors.Is(err, want) {
+					t.Errorf("got %v, want %v", err, want)
+				}
+			})
+			time.Sleep(10 * time.Millisecond)
+		}
+		for range callers - 1 {
+			call(leaving, errGone)
+		}
+		call(t.Context(), nil)
+		time.Sleep(2 * time.Second)
+		if jobs := u.Jobs(); len(jobs) != 1 || jobs[0].Callers != callers {
+			t.Errorf("jobs %+v", jobs)
+		}
+		leave(errGone)
+		wg.Wait()
+		if jobs := u.Jobs(); len(jobs) != 1 || jobs[0].Status != agent.Done {
+			t.Errorf("jobs %+v", jobs)
+		}
+		for range callers { // now that it is here: all succeed, nothing moves
+			call(t.Context(), nil)
+		}
+		wg.Wait()
+		if got := r.hub.Copies(); got != 1 {
+			t.Errorf("%v copies", got)
+		}
+	})
 }
 
 // Callers of one ref share a job; one that leaves does not end it.
@@ -340,24 +384,27 @@ func TestSeedRefused(t *testing.T) {
 	})
 }
 
-// Without the Hub: the cached ref with its age, another member's, or a stated
-// failure.
-func TestHubUnreachable(t *testing.T) {
+// O07: the Hub can't be reached.
+//
+// The cached ref is taken and the notice says how old it is; without one, another
+// member's; without that the failure is stated.
+func TestO07HubUnreachable(t *testing.T) {
 	inRoom(t, 2, func(t *testing.T, r *room) {
 		commit := r.model("org/m")
 		_, err := r.units[0].fetch("org/m", nil)
 		r.must(err)
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: 503})
 		time.Sleep(time.Hour)
+		r.units[0].setRefAge(3 * time.Hour)
 
 		own, err := r.units[0].fetch("org/m", nil)
 		r.must(err)
-		if own.Commit != string(commit) || !strings.Contains(own.Notice, "what this cache last saw, ") {
+		if own.Commit != string(commit) || !strings.HasPrefix(own.Notice, "what this cache last saw, 3 h old, because: ") {
 			t.Errorf("own ref: %+v", own)
 		}
 		other, err := r.units[1].fetch("org/m", nil)
 		r.must(err)
-		if other.Commit != string(commit) || !strings.Contains(other.Notice, "what a member last saw") || other.FromPeers() != modelSize {
+		if other.Commit != string(commit) || !strings.HasPrefix(other.Notice, "what a member last saw, 3 h old, because: ") || other.FromPeers() != modelSize {
 			t.Errorf("a member's ref: %+v", other)
 		}
 		_, err = r.units[1].fetch("org/other", nil)
@@ -367,9 +414,11 @@ func TestHubUnreachable(t *testing.T) {
 	})
 }
 
-// An agent that never asks the Hub lives off one that does, and one that is
-// offline off its cache.
-func TestNoHub(t *testing.T) {
+// O07: no Hub and no peer.
+//
+// An agent that never asks the Hub lives off one that does; one that is offline takes
+// what its cache has at once, and says how old the ref is.
+func TestO07NoHub(t *testing.T) {
 	inRoom(t, 2, func(t *testing.T, r *room) {
 		r.model("org/m")
 		u := r.restart(1, func(o *agent.Options) { o.Hub = nil })
@@ -385,16 +434,51 @@ func TestNoHub(t *testing.T) {
 			t.Errorf("from a member: %+v", res)
 		}
 
+		u.setRefAge(3 * time.Hour)
 		u = r.restart(1, func(o *agent.Options) { o.Hub, o.Offline = nil, true })
 		r.Isolate(r.Nodes[1])
 		before := time.Now()
 		res, err = u.fetch("org/m", nil)
 		r.must(err)
-		if res.Here != modelSize || res.Notice != "" || time.Since(before) > time.Second {
+		if res.Here != modelSize || !strings.HasPrefix(res.Notice, "what this cache last saw, 3 h old, because: ") || time.Since(before) > time.Second {
 			t.Errorf("offline: %+v after %v", res, time.Since(before))
 		}
 		if _, err = u.fetch("org/other", nil); agentError(err).Kind != agent.NotFound || !strings.Contains(err.Error(), "offline") {
 			t.Errorf("offline and unknown: %v", err)
+		}
+	})
+}
+
+// setRefAge makes refs/main of org/m so old: files have the real clock's time.
+func (u *unit) setRefAge(d time.Duration) {
+	at := time.Now().Add(-d)
+	u.room.must(os.Chtimes(filepath.Join(u.node.Dir, "hub", "models--org--m", "refs", "main"), at, at))
+}
+
+// C16: two revisions share blobs.
+//
+// The branch moves: one fetch later the new commit is here, and of the Hub only the
+// small file that differs was asked for.
+func TestC16BranchMoves(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		old := r.model("org/m")
+		_, err := r.units[0].fetch("org/m", nil)
+		r.must(err)
+		moved := r.hub.Push("org/m", "main", []hubtest.File{
+			{Path: "model-1.safetensors", Content: hubtest.Generated(1, 9<<20)},
+			{Path: "config.json", Content: hubtest.Bytes([]byte(`{"a":2}`))},
+		})
+		res, err := r.units[0].fetch("org/m", nil)
+		r.must(err)
+		if res.Commit != string(old) {
+			t.Errorf("within %v the swarm's answer holds, got %s", 30*time.Second, res.Commit)
+		}
+		time.Sleep(31 * time.Second)
+		r.hub.ResetStats()
+		res, err = r.units[0].fetch("org/m", nil)
+		r.must(err)
+		if res.Commit != string(moved) || r.hub.Stats().BodyBytes != 7 || res.Here != 9<<20 {
+			t.Errorf("moved: %+v, the Hub sent %d bytes", res, r.hub.Stats().BodyBytes)
 		}
 	})
 }

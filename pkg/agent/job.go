@@ -191,6 +191,7 @@ func (j *job) read(now time.Time) Job {
 	j.view.gauge(&j.meter, now)
 	v := j.view
 	v.Peers = maps.Clone(v.Peers)
+	v.Gaps = slices.Clone(v.Gaps)
 	v.Include, v.Exclude = slices.Clone(v.Include), slices.Clone(v.Exclude)
 	return v
 }

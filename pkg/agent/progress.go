@@ -3,6 +3,8 @@ package agent
 import (
 	"maps"
 	"time"
+
+	"p2pagent/pkg/pieces"
 )
 
 // State says what a job is doing.
@@ -44,6 +46,7 @@ type Job struct {
 	Peers     map[string]int64 `json:"peers,omitempty"`
 	Missing   int              `json:"missing"`        // pieces that are not here
 	Unheld    int              `json:"unheld"`         // of them, held by no member in sight
+	Gaps      []Gap            `json:"gaps,omitempty"` // which those are, the first 32 runs
 	Rate      int64            `json:"rate"`           // bytes a second, over the last seconds
 	ETA       float64          `json:"eta,omitempty"`  // seconds; 0 when unknown
 	Idle      float64          `json:"idle,omitempty"` // seconds since the last byte came
@@ -54,6 +57,14 @@ type Job struct {
 	Reason string `json:"reason,omitempty"` // of the failure
 
 	arriving int64 // from upstream, pieces that are not whole yet included
+}
+
+// Gap is a run of pieces of one file that no member in sight holds.
+type Gap struct {
+	Blob  pieces.Blob `json:"-"`
+	Path  string      `json:"path"`
+	First int         `json:"first"` // piece numbers, from 0
+	Last  int         `json:"last"`
 }
 
 // FromPeers returns the bytes that came from other members.
@@ -75,14 +86,14 @@ func (j Job) received() int64 { return j.Upstream + j.FromPeers() }
 // end of a transfer, count for their source but complete nothing.
 func (j *Job) take(p Progress) {
 	j.Upstream, j.arriving, j.Peers = p.Upstream, p.Arriving, maps.Clone(p.Peers)
-	j.Missing, j.Unheld, j.Waiting = p.Missing, p.Unheld, p.Waiting
+	j.Missing, j.Unheld, j.Gaps, j.Waiting = p.Missing, p.Unheld, p.Gaps, p.Waiting
 	j.Completed = min(j.Here+j.received(), j.Total)
 }
 
 // finish makes the sums right: whatever did not come over the network for this
 // job was here, or came for another job.
 func (j *Job) finish() {
-	j.Completed, j.Missing, j.Unheld = j.Total, 0, 0
+	j.Completed, j.Missing, j.Unheld, j.Gaps = j.Total, 0, 0, nil
 	j.Here = max(j.Total-j.received(), 0)
 	j.Waiting = ""
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, tell teller) (resol
 		return resolved{commit: pieces.Commit(ref.Revision)}, nil
 	}
 	if s, err := a.opt.Cache.Snapshot(ref); a.opt.Offline && err == nil {
-		return resolved{commit: s.Commit, local: true}, nil
+		return resolved{commit: s.Commit, local: true, notice: cachedNotice("this cache", s.Updated, errOffline)}, nil
 	}
 	if err := a.settle(ctx, tell); err != nil {
 		return resolved{}, err
@@ -79,6 +80,8 @@ func (a *Agent) settle(ctx context.Context, tell teller) error {
 	return a.opt.Swarm.Settled(ctx)
 }
 
+var errOffline = errors.New("the Hub is not asked (offline)")
+
 // shared returns the record under key, which one member gets from the Hub for
 // all. A member that never asks the Hub waits a while for one that does.
 func (a *Agent) shared(ctx context.Context, key string, maxAge time.Duration, get func(context.Context) ([]byte, error)) ([]byte, error) {
@@ -86,7 +89,7 @@ func (a *Agent) shared(ctx context.Context, key string, maxAge time.Duration, ge
 	case a.opt.Offline:
 		raw, err := a.opt.Swarm.Record(ctx, key, maxAge, nil)
 		if err != nil && a.is(err, NotFound) {
-			err = Errorf(NotFound, "the Hub is not asked (offline), and neither this cache nor a member in sight knows it")
+			err = Errorf(NotFound, "%w, and neither this cache nor a member in sight knows it", errOffline)
 		}
 		return raw, err
 	case a.opt.Hub == nil:

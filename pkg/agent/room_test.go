@@ -3,11 +3,14 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +38,7 @@ type room struct {
 	t      *testing.T
 	hub    *hubtest.Server
 	memory *hubtest.Memory
+	way    way // to the Hub
 	*cluster.Cluster
 	furniture furniture
 	units     []*unit
@@ -72,16 +76,18 @@ func inRoom(t *testing.T, n int, test func(t *testing.T, r *room)) {
 // furniture is what a room is furnished with.
 type furniture struct {
 	hub     hubtest.Options
-	retries int // of API calls, as in hub.Options
+	retries int             // of API calls, as in hub.Options
+	cluster cluster.Options // without the key
 }
 
 func inRoomWith(t *testing.T, n int, f furniture, test func(t *testing.T, r *room)) {
 	t.Helper()
 	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
+		f.cluster.Key = swarm.NewKey()
 		r := &room{t: t, furniture: f, hub: hubtest.New(f.hub)}
 		r.memory = r.hub.Memory(t)
-		r.Cluster = cluster.New(t, n, cluster.Options{Key: swarm.NewKey()})
+		r.Cluster = cluster.New(t, n, f.cluster)
 		for i := range n {
 			r.units = append(r.units, r.start(i, nil))
 		}
@@ -103,6 +109,18 @@ func (r *room) end() {
 		n.Host.Close()
 	}
 	time.Sleep(time.Minute) // timers of memberlist and libp2p drain
+	for _, n := range r.Nodes {
+		checkNothingLeft(r.t, n.Dir)
+	}
+}
+
+// checkNothingLeft looks for temporary files, which a machine that has ended must
+// not leave.
+func checkNothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := os.ReadDir(filepath.Join(dir, "state", "cache", "tmp")); err != nil || len(left) > 0 {
+		t.Errorf("left in tmp: %v, %v", left, err)
+	}
 }
 
 func (u *unit) end() {
@@ -183,11 +201,13 @@ func (r *room) restart(i int, change func(*agent.Options)) *unit {
 	return u
 }
 
-func (r *room) transport() http.RoundTripper { return &witness{r.memory.Transport(r.t), r} }
+func (r *room) transport() http.RoundTripper {
+	return &witness{&wayToHub{r.memory.Transport(r.t), &r.way}, r}
+}
 
-// witness notes what is asked.
+// witness notes what is asked on the way to the Hub.
 type witness struct {
-	*http.Transport
+	*wayToHub
 	room *room
 }
 
@@ -195,7 +215,7 @@ func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.room.mu.Lock()
 	w.room.asked = append(w.room.asked, ask{time.Now(), req.URL.Path})
 	w.room.mu.Unlock()
-	return w.Transport.RoundTrip(req)
+	return w.wayToHub.RoundTrip(req)
 }
 
 // asks returns what was asked whose path has the text in it.
@@ -209,6 +229,93 @@ func (r *room) asks(text string) []ask {
 		}
 	}
 	return out
+}
+
+// way is the network between the room and the Hub. It can break.
+type way struct {
+	mu   sync.Mutex
+	cut  chan struct{} // closed when it breaks
+	down bool
+}
+
+// state returns whether it is broken, and what tells when it breaks.
+func (w *way) state() (down bool, cut <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cut == nil {
+		w.cut = make(chan struct{})
+	}
+	return w.down, w.cut
+}
+
+// Break resets what is under way and refuses what comes, until Mend.
+func (w *way) Break() {
+	w.state()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = true
+	close(w.cut)
+}
+
+func (w *way) Mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down, w.cut = false, nil
+}
+
+type wayToHub struct {
+	*http.Transport
+	*way
+}
+
+func (w *wayToHub) RoundTrip(req *http.Request) (*http.Response, error) {
+	down, cut := w.state()
+	if down {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	}
+	resp, err := w.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = newCutBody(resp.Body, cut)
+	return resp, nil
+}
+
+// cutBody is a body that is reset when the way breaks.
+type cutBody struct {
+	io.ReadCloser
+	cut  <-chan struct{}
+	once sync.Once
+	done chan struct{}
+}
+
+func newCutBody(body io.ReadCloser, cut <-chan struct{}) *cutBody {
+	b := &cutBody{ReadCloser: body, cut: cut, done: make(chan struct{})}
+	go func() {
+		select {
+		case <-cut:
+			body.Close()
+		case <-b.done:
+		}
+	}()
+	return b
+}
+
+func (b *cutBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	select {
+	case <-b.cut:
+		if err != nil && err != io.EOF {
+			err = syscall.ECONNRESET
+		}
+	default:
+	}
+	return n, err
+}
+
+func (b *cutBody) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return b.ReadCloser.Close()
 }
 
 func (r *room) check(err error) {
@@ -236,6 +343,9 @@ func (s *side) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Pr
 		out := agent.Progress{Upstream: p.Upstream, Arriving: p.Arriving, Peers: map[string]int64{}, Missing: p.Pieces - p.Held, Unheld: p.Nobody, Waiting: p.Waiting}
 		for id, n := range p.Peers {
 			out.Peers[id.String()] = n
+		}
+		for _, g := range p.Gaps {
+			out.Gaps = append(out.Gaps, agent.Gap{Blob: g.Blob, First: g.First, Last: g.First + g.Count - 1})
 		}
 		report(out)
 	})

@@ -87,12 +87,9 @@ func clearStale(path string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	st, err := NewClient(path).Status(ctx)
-	if err == nil {
-		return &RunningError{Path: path, PID: st.PID}
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return &RunningError{Path: path} // it accepts, or we may not ask: not ours to remove
+	c := NewClient(path)
+	if _, err := c.Status(ctx); !errors.Is(err, syscall.ECONNREFUSED) {
+		return &RunningError{Path: path, PID: int(c.pid.Load())} // it accepts, or we may not ask: not ours to remove
 	}
 	return os.Remove(path)
 }
@@ -118,7 +115,11 @@ type callerKey struct{}
 
 // withCaller notes the uid at the other end of a unix socket.
 func withCaller(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, callerKey{}, peerUID(c))
+	uid := -1
+	if cred := peerOf(c); cred != nil {
+		uid = int(cred.Uid)
+	}
+	return context.WithValue(ctx, callerKey{}, uid)
 }
 
 // callerOf returns the caller's uid, or -1 when it can't be told.
@@ -129,20 +130,22 @@ func callerOf(ctx context.Context) int {
 	return -1
 }
 
-func peerUID(c net.Conn) int {
+// peerOf returns who is at the other end of a unix socket, or nil. Of a socket that
+// was dialled it is the process that listens, whether it answers or not.
+func peerOf(c net.Conn) (cred *unix.Ucred) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
-		return -1
+		return nil
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return -1
+		return nil
 	}
-	uid := -1
 	raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid = int(cred.Uid)
-		}
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	return uid
+	if err != nil {
+		return nil
+	}
+	return cred
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"syscall"
 
@@ -14,8 +15,9 @@ import (
 // adopter finds blobs that are on disk already and makes them ours.
 type adopter struct {
 	*Cache
-	folder string              // of the repository that wants them
-	index  map[string][]string // blob name -> folders that have a file of it; made when first needed
+	folder string                 // of the repository that wants them
+	index  map[string][]string    // blob name -> folders that have a file of it; made when first needed
+	plain  map[int64][]*plainFile // by length: files in snapshots of folder that are no links
 }
 
 // Has tells whether the repository has the blob, with the content that was found
@@ -25,12 +27,7 @@ func (c *Cache) Has(repo pieces.Repo, b pieces.Blob) bool {
 }
 
 func (c *Cache) hasIn(folder string, b pieces.Blob) bool {
-	w := c.recallWhole(b)
-	if w == nil {
-		return false
-	}
-	p, ok := w.in(folder)
-	return ok && c.inPlace(b, p)
+	return c.is(c.recallWhole(b), func(p place) bool { return p.folder() == folder })
 }
 
 // adopt tells whether the repository has the blob when it returns.
@@ -51,10 +48,10 @@ func (a *adopter) adopt(ctx context.Context, b pieces.Blob) (bool, error) {
 		case folder == a.folder:
 			return true, nil
 		default:
-			return true, a.plantWhole(ctx, w)
+			return true, a.plantWhole(ctx, w, a.folder)
 		}
 	}
-	return false, nil
+	return a.adoptPlain(ctx, b)
 }
 
 // adoptKnown is adopt for a blob that is known to be whole, in this repository or
@@ -64,18 +61,9 @@ func (a *adopter) adoptKnown(ctx context.Context, b pieces.Blob) (bool, error) {
 		return true, nil
 	}
 	if w := a.findWhole(b); w != nil {
-		return true, a.plantWhole(ctx, w)
+		return true, a.plantWhole(ctx, w, a.folder)
 	}
 	return false, nil
-}
-
-func (a *adopter) plantWhole(ctx context.Context, w *whole) error {
-	h, err := a.openWhole(w)
-	if err != nil {
-		return err
-	}
-	defer h.release()
-	return a.plant(ctx, w, a.folder, h)
 }
 
 // candidates returns the folders that have a file under the blob's name, the
@@ -97,6 +85,9 @@ func (a *adopter) candidates(b pieces.Blob) ([]string, error) {
 // look for each blob in each.
 func (a *adopter) scan() error {
 	a.index = map[string][]string{}
+	if err := a.scanPlain(); err != nil {
+		return err
+	}
 	folders, err := a.repoFolders()
 	if err != nil {
 		return err
@@ -143,26 +134,41 @@ func (a *adopter) examine(ctx context.Context, folder string, b pieces.Blob) (*w
 }
 
 func (a *adopter) tryExamine(ctx context.Context, folder string, b pieces.Blob) (*whole, error) {
-	f, err := a.hub.OpenFound(blobName(folder, b.Digest))
+	name := blobName(folder, b.Digest)
+	sum := b.NewHash()
+	found, err := a.hashFound(ctx, name, b, sum)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errWrong, err)
+		return nil, err
+	}
+	if err := b.Check(sum); err != nil {
+		return nil, err
+	}
+	return a.own(ctx, b, place{name: name, stamp: found.stamp}, found.marks)
+}
+
+// hashFound feeds a file that somebody left to sum, and makes it durable first: a
+// proof must not outlive what it proves. Of b only the size counts.
+func (a *adopter) hashFound(ctx context.Context, name string, b pieces.Blob, sum hash.Hash) (foundFile, error) {
+	f, err := a.hub.OpenFound(name)
+	if err != nil {
+		return foundFile{}, fmt.Errorf("%w: %w", errWrong, err)
 	}
 	defer f.Close()
 	before, err := syncFound(f)
 	if err != nil {
-		return nil, err
+		return foundFile{}, err
 	}
 	if before.size != b.Size {
-		return nil, fmt.Errorf("%w: %d bytes instead of %d", errWrong, before.size, b.Size)
+		return foundFile{}, fmt.Errorf("%w: %d bytes instead of %d", errWrong, before.size, b.Size)
 	}
-	marks, err := a.hash(ctx, f, b)
+	marks, err := a.hashPieces(ctx, f, b, b.String(), sum)
 	if err != nil {
-		return nil, err
+		return foundFile{}, err
 	}
 	if after, err := syncFound(f); err != nil || after != before {
-		return nil, errors.Join(err, fmt.Errorf("%w: it is being written", errWrong))
+		return foundFile{}, errors.Join(err, fmt.Errorf("%w: it is being written", errWrong))
 	}
-	return a.own(ctx, b, place{folder: folder, stamp: before}, marks)
+	return foundFile{stamp: before, marks: marks}, nil
 }
 
 // syncFound makes a file durable that somebody else may not have synced: a proof

@@ -217,8 +217,11 @@ func TestBlobInTheClientsSharedStore(t *testing.T) {
 	}
 }
 
-// Somebody removes or changes a blob that is offered.
-func TestChangedBlobIsWithdrawn(t *testing.T) {
+// C15: somebody prunes or changes a blob that is offered.
+//
+// Whatever happens to the file, it is noticed when the next piece is asked for: the
+// blob is not offered any more, no wrong byte is served, and a fetch mends it.
+func TestC15ChangedBlobIsWithdrawn(t *testing.T) {
 	f, data := bigBlob()
 	for name, change := range map[string]func(path string) error{
 		"removed":         os.Remove,

@@ -121,7 +121,8 @@ func (c *Cache) linkAll(ctx context.Context, folder string, commit pieces.Commit
 	if err := c.hub.MkdirAll(snapshot, 0o777); err != nil {
 		return err
 	}
-	if err := c.syncAll(map[string]bool{blobsOf(folder): len(files) > 0}); err != nil {
+	_, err := c.hub.Lstat(blobsOf(folder)) // not there when all files are plain
+	if err := c.syncAll(map[string]bool{blobsOf(folder): err == nil}); err != nil {
 		return err // a link must not outlive its blob
 	}
 	dirs := map[string]bool{snapshot: true}
@@ -165,15 +166,39 @@ func (c *Cache) link(ctx context.Context, snapshot string, f pieces.File, dirs m
 		}
 		dirs[dir] = true
 	}
-	done, err := c.linked(ctx, name, target, f.Blob)
-	if err != nil || done {
+	entry, err := c.entryAt(ctx, name, target, f.Blob)
+	if err != nil || entry == isPlain {
+		return err
+	}
+	folder, _, _ := strings.Cut(snapshot, "/")
+	if err := c.provide(ctx, folder, f.Blob); err != nil || entry == isLink {
 		return err
 	}
 	err = c.stage.Symlink(c.hub, target, name)
 	if unsupportedLink(err) {
-		return c.plainFile(ctx, f.Blob, name)
+		return c.moveToEntry(ctx, f.Blob, blobName(folder, f.Blob.Digest), name)
 	}
 	return err
+}
+
+// provide makes sure that the blob is in blobs/, where links lead: what was adopted
+// from a plain file, or moved to one, is not.
+func (c *Cache) provide(ctx context.Context, folder string, b pieces.Blob) error {
+	name := blobName(folder, b.Digest)
+	if c.isAt(c.findWhole(b), name) {
+		return nil
+	}
+	if err := c.checkBlobs(ctx, folder, []pieces.Blob{b}); err != nil { // a client replaced it just now
+		return err
+	}
+	w := c.findWhole(b)
+	switch {
+	case w == nil:
+		return ErrIncomplete
+	case c.isAt(w, name):
+		return nil
+	}
+	return c.plantWhole(ctx, w, folder)
 }
 
 // staysInside checks again what pieces.CheckPath promises: the target must be a
@@ -189,48 +214,39 @@ func staysInside(snapshot, file, target string) error {
 	return nil
 }
 
-// linked tells whether the entry is right as it is: the very link, or a regular
-// file with the right content, as clients leave it where links don't work.
-func (c *Cache) linked(ctx context.Context, name, target string, b pieces.Blob) (bool, error) {
+// What may have the name of a file in a snapshot.
+type entryKind int
+
+const (
+	isWrong entryKind = iota // nothing, or something else
+	isLink                   // the very link
+	isPlain                  // a regular file with the right content
+)
+
+// entryAt tells whether an entry is right as it is.
+func (c *Cache) entryAt(ctx context.Context, name, target string, b pieces.Blob) (entryKind, error) {
 	info, err := c.hub.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
+		return isWrong, nil
 	case err != nil:
-		return false, err
+		return isWrong, err
 	case info.Mode()&fs.ModeSymlink != 0:
 		now, err := c.hub.Readlink(name)
-		return now == target, err
+		if err != nil || now != target {
+			return isWrong, err
+		}
+		return isLink, nil
 	case !info.Mode().IsRegular() || info.Size() != b.Size:
-		return false, nil
+		return isWrong, nil
+	case c.isAt(c.recallWhole(b), name):
+		return isPlain, nil
 	}
 	err = c.rehash(ctx, name, b, nil)
 	if errors.Is(err, pieces.ErrDigest) {
-		return false, nil
+		return isWrong, nil
 	}
-	return err == nil, err
-}
-
-func unsupportedLink(err error) bool {
-	return errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported)
-}
-
-// plainFile puts the content itself where a link can't be made: a hard link, so
-// that the blob is there once, else a copy.
-func (c *Cache) plainFile(ctx context.Context, b pieces.Blob, name string) error {
-	w := c.findWhole(b)
-	if w == nil {
-		return ErrIncomplete
-	}
-	h, err := c.openWhole(w)
-	if err != nil {
-		return err
-	}
-	defer h.release()
-	if err := c.stage.Link(h.file, c.hub, name); err != nil {
-		return c.copyIn(ctx, h.file, b, name)
-	}
-	return nil
+	return isPlain, err
 }
 
 // update gives a small file of the cache its content, durably. Content that is

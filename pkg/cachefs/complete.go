@@ -3,6 +3,7 @@ package cachefs
 import (
 	"context"
 	"errors"
+	"path"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
@@ -97,7 +98,7 @@ func (c *Cache) publish(ctx context.Context, p *partial) error {
 	if err := c.hub.MkdirAll(blobsOf(first), 0o777); err != nil {
 		return err
 	}
-	at, err := c.settleFile(h.file, first)
+	at, err := c.settleFile(h.file, blobName(first, p.blob.Digest))
 	if err != nil {
 		return err
 	}
@@ -118,15 +119,15 @@ func (c *Cache) moveIn(ctx context.Context, p *partial, at place) (*whole, error
 	defer func() { <-proving }()
 	places := []place{at}
 	if other := c.findWhole(p.blob); other != nil { // another repository has it since
-		places = append(other.others(at.folder), at)
+		places = append(c.others(other, at.name), at)
 	}
 	if err := c.writeProof(&proof{blob: p.blob, places: places, statements: p.list()}); err != nil {
 		return nil, err
 	}
-	if err := c.state.Move(p.dataName(), c.hub, blobName(at.folder, p.blob.Digest)); err != nil {
+	if err := c.state.Move(p.dataName(), c.hub, at.name); err != nil {
 		return nil, err
 	}
-	if err := c.hub.SyncDir(blobsOf(at.folder)); err != nil {
+	if err := c.hub.SyncDir(path.Dir(at.name)); err != nil {
 		return nil, err
 	}
 	return c.becomeWhole(p, places), nil
@@ -134,8 +135,8 @@ func (c *Cache) moveIn(ctx context.Context, p *partial, at place) (*whole, error
 
 // settleFile makes the content durable before the file gets a name that means
 // "whole". Neither rename nor link changes the stamp.
-func (c *Cache) settleFile(f *durable.File, folder string) (place, error) {
-	f.InheritGroup(c.hub, blobsOf(folder))
+func (c *Cache) settleFile(f *durable.File, name string) (place, error) {
+	f.InheritGroup(c.hub, path.Dir(name))
 	if err := f.Sync(); err != nil {
 		return place{}, err
 	}
@@ -143,7 +144,7 @@ func (c *Cache) settleFile(f *durable.File, folder string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	return place{folder: folder, stamp: stampOf(info)}, nil
+	return place{name: name, stamp: stampOf(info)}, nil
 }
 
 // becomeWhole swaps the partial blob for the whole one. A Begin that comes later
@@ -187,6 +188,16 @@ func (c *Cache) spread(ctx context.Context, w *whole, repos []pieces.Repo, h *ha
 	return nil
 }
 
+// plantWhole puts a whole blob into blobs/ of a repository.
+func (c *Cache) plantWhole(ctx context.Context, w *whole, folder string) error {
+	h, err := c.openWhole(w)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	return c.plant(ctx, w, folder, h)
+}
+
 // plant puts a whole blob into one more repository: as a link, or as a copy where
 // links are refused (another owner's file, too many links).
 func (c *Cache) plant(ctx context.Context, w *whole, folder string, h *handle) error {
@@ -208,7 +219,7 @@ func (c *Cache) plant(ctx context.Context, w *whole, folder string, h *handle) e
 	if err != nil {
 		return err
 	}
-	_, err = c.prove(ctx, w.blob, place{folder: folder, stamp: stampOf(info)}, c.statements(w))
+	_, err = c.prove(ctx, w.blob, place{name: name, stamp: stampOf(info)}, c.statements(w))
 	return err
 }
 

@@ -142,7 +142,7 @@ func (r *Content) Close() error {
 // openShown opens the file of a whole blob anew.
 func (c *Cache) openShown(w *whole) (*os.File, error) {
 	for _, p := range w.places {
-		f, err := c.hub.OpenRegular(blobName(p.folder, w.blob.Digest))
+		f, err := c.hub.OpenRegular(p.name)
 		if err != nil {
 			continue
 		}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
@@ -81,6 +83,21 @@ func TestContentWhileItLands(t *testing.T) {
 			t.Errorf("%d bells are left", len(c.bells.of))
 		}
 	})
+}
+
+// Where links don't work a whole blob is read from the snapshot that it lies in.
+func TestContentOfAPlainFile(t *testing.T) {
+	r, m := newRig(t), sharingModel(commitA)
+	r.sys.hook = refusing(syscall.EPERM, durable.Symlink)
+	c := r.open(t)
+	checkPlain(t, r, mustFetch(t, c, m, "main"), m)
+	for _, f := range m.outline.Files {
+		content := c.Content(f.Blob)
+		if f.Blob.Size > 0 && soon(t, content, 0) != f.Blob.Size {
+			t.Errorf("%s is not read whole", f.Path)
+		}
+		content.Close()
+	}
 }
 
 // What was read of a blob whose pieces are taken back is spoiled, and the reader

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"p2pagent/internal/durable"
@@ -23,7 +24,8 @@ var repoB = pieces.Repo{Kind: pieces.Dataset, Name: "other/set"}
 // crashRig is a rig on a watched disk.
 type crashRig struct {
 	*rig
-	disk *durabletest.Disk
+	disk   *durabletest.Disk
+	refuse []durable.Kind // what this filesystem can't do
 }
 
 func newCrashRig(t testing.TB, prepare func(r *rig)) *crashRig {
@@ -62,7 +64,12 @@ func memoryDir(t testing.TB) string {
 func (r *crashRig) life(t testing.TB, do func(c *Cache) error) (crashed bool) {
 	t.Helper()
 	sys := r.sys
-	sys.hook = r.disk.Hook
+	sys.hook = func(op durable.Op, do func() error) error {
+		if slices.Contains(r.refuse, op.Kind) {
+			return syscall.EPERM
+		}
+		return r.disk.Hook(op, do)
+	}
 	c, err := open(Options{Hub: r.hub, State: r.state, Signer: signer(2)}, sys)
 	if err == nil {
 		err = do(c)
@@ -122,11 +129,12 @@ func crashModels() (a, b model) {
 	return a, b
 }
 
-// TestCrashAtEveryStep stops the process before every single change to the disk,
-// then takes nothing, everything or some of what was not synced away, and checks
-// that what is left contains no lie and that the same work, done again, ends as if
-// nothing had happened.
-func TestCrashAtEveryStep(t *testing.T) {
+// C07: the process dies, or the power goes, before any step on the disk.
+//
+// Nothing, everything or some of what was not synced is then taken away. What is left
+// contains no lie: no ref without its snapshot, no link to a missing or partial blob.
+// The same work, done again, ends as if nothing had happened.
+func TestC07CrashAtEveryStep(t *testing.T) {
 	a, b := crashModels()
 	none := func(*rig) {}
 	clean := newCrashRig(t, none)
@@ -324,9 +332,13 @@ func TestPowerCutAfterAdoption(t *testing.T) {
 	}
 }
 
-// TestTrace pins down the order of syncs and renames: one that is missing or late
-// shows here even if no crash test happens to need it.
-func TestTrace(t *testing.T) {
+// C08: the order of a commit is power-loss safe.
+//
+// A blob is synced before it is renamed into blobs/, its folder after; links and
+// their folders are synced before refs/ is renamed, which is last. testdata/trace.txt
+// has every step: one that is missing or late shows there even if no crash test
+// happens to need it.
+func TestC08Trace(t *testing.T) {
 	a, b := crashModels()
 	r := newCrashRig(t, func(*rig) {})
 	if r.life(t, story(t.Context(), t, a, b)) {
@@ -342,6 +354,116 @@ func TestTrace(t *testing.T) {
 	want, err := os.ReadFile(file)
 	if err != nil || got != string(want) {
 		t.Errorf("the steps changed (P2PAGENT_REWRITE=1 rewrites %s): %v\n%s", file, err, got)
+	}
+}
+
+// C08: the rules, whatever the trace.
+//
+// Of every blob, link, listing and ref: what it stands for is durable before it
+// appears, and its own folder is synced before the next kind of thing appears.
+func TestC08SyncedBeforeShown(t *testing.T) {
+	a, b := crashModels()
+	r := newCrashRig(t, func(*rig) {})
+	if r.life(t, func(c *Cache) error { return errors.Join(slowFetch(t.Context(), t, c, a), second(fetch2(t, c, b))) }) {
+		t.Fatal("crashed by itself")
+	}
+	var kinds []string
+	synced, dirty := map[string]bool{}, map[string]bool{} // files that are; folders of the cache that are not
+	for _, op := range r.disk.Trace() {
+		name := op.Root.Name() + "/" + op.Name
+		switch {
+		case op.Kind == durable.Write:
+			synced[name] = false
+		case op.Kind == durable.Sync || op.Kind == durable.SyncData:
+			synced[name] = true
+		case op.Kind == durable.SyncDir:
+			delete(dirty, name)
+		case op.Kind == durable.Rename && op.To.Name() == r.hub:
+			kind := strings.Split(op.New, "/")
+			if len(kind) < 3 {
+				continue // CACHEDIR.TAG
+			}
+			kinds = append(kinds, kind[1])
+			if _, isFile := synced[name]; isFile && !synced[name] {
+				t.Errorf("%s appears unsynced", op.New)
+			}
+			for dir := range dirty {
+				if kind[1] != blobsDir && !strings.Contains(dir, "/"+kind[1]) {
+					t.Errorf("%s appears before folder %s is synced", op.New, dir)
+				}
+			}
+			dirty[r.hub+"/"+filepath.Dir(op.New)] = true
+		}
+	}
+	if kinds = slices.Compact(kinds); !slices.Equal(kinds, []string{blobsDir, snapshotsDir, treesDir, refsDir, blobsDir, snapshotsDir, treesDir, refsDir}) {
+		t.Errorf("order %v", kinds)
+	}
+	if len(dirty) > 0 {
+		t.Errorf("never synced: %v", dirty)
+	}
+}
+
+func fetch2(t *testing.T, c *Cache, m model) (*pieces.Outline, string, error) {
+	dir, err := fetch(t.Context(), t, c, m, "main")
+	return m.outline, dir, err
+}
+
+// C07: killed during the commit, nothing is fetched again.
+//
+// From the moment all pieces are held and journalled, a kill before any step leaves
+// the next run with every piece of every blob that has a journal; only a blob of one
+// piece that was not published yet is asked for again.
+func TestC07KilledCommitNeedsNoDownload(t *testing.T) {
+	m, _ := crashModels()
+	hold := func(c *Cache) error {
+		err := c.Begin(t.Context(), repoA, m.blobs())
+		for _, b := range m.blobs() {
+			for _, v := range cut(t, b, m.content[b]) {
+				err = errors.Join(err, c.Put(t.Context(), v))
+			}
+		}
+		return errors.Join(err, c.flushAll(t.Context()))
+	}
+	publish := func(c *Cache) error {
+		for _, b := range m.blobs() {
+			if err := c.Complete(t.Context(), b); err != nil {
+				return err
+			}
+		}
+		_, err := c.Commit(t.Context(), m.outline, m.outline.Files, "main")
+		return err
+	}
+	held := 0 // steps until all is held
+	whole := newCrashRig(t, func(*rig) {})
+	whole.life(t, func(c *Cache) error {
+		err := hold(c)
+		held = whole.disk.Steps()
+		return errors.Join(err, publish(c))
+	})
+	every := 1
+	if testing.Short() {
+		every = 5
+	}
+	for stop := held + 1; stop <= whole.disk.Steps(); stop += every {
+		r := newCrashRig(t, func(*rig) {})
+		r.disk.StopAt = stop
+		if !r.life(t, func(c *Cache) error { return errors.Join(hold(c), publish(c)) }) {
+			t.Fatalf("step %d: did not crash", stop)
+		}
+		checkTruth(t, r.hub, m)
+		r.disk.StopAt = 0
+		r.life(t, func(c *Cache) error {
+			if err := c.Begin(t.Context(), repoA, m.blobs()); err != nil {
+				return err
+			}
+			for _, b := range m.blobs() {
+				if !c.Has(repoA, b) && c.Held(b).Count() < b.Pieces() && b.Pieces() > 1 {
+					t.Errorf("step %d: %s must be fetched again", stop, b)
+				}
+			}
+			_, err := fetch(t.Context(), t, c, m, "main")
+			return err
+		})
 	}
 }
 

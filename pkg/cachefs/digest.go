@@ -41,17 +41,6 @@ func scan(ctx context.Context, r io.ReaderAt, b pieces.Blob, show func(off int64
 	return b.Check(sum)
 }
 
-// hash reads a blob once and returns the marks of its pieces, or an error that
-// wraps pieces.ErrDigest when it is not what its name says.
-func (c *Cache) hash(ctx context.Context, r io.ReaderAt, b pieces.Blob) ([]pieces.Mark, error) {
-	digest := b.NewHash()
-	marks, err := c.hashPieces(ctx, r, b, b.String(), digest)
-	if err != nil {
-		return nil, err
-	}
-	return marks, b.Check(digest)
-}
-
 // hashPieces returns the marks of the pieces and feeds the whole digest in the same
 // pass. Of b only the size counts: its digest may be what is to be found out.
 func (c *Cache) hashPieces(ctx context.Context, r io.ReaderAt, b pieces.Blob, name string, digest hash.Hash) ([]pieces.Mark, error) {

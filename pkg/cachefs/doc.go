@@ -11,7 +11,8 @@
 //	  trees/<commit>.json          only of full snapshots
 //	  refs/main                    40 digits, no newline
 //
-// Nothing unfinished ever lies there. The second, the state, is ours alone:
+// Where links don't work the files of a snapshot are the blobs themselves and blobs/
+// is empty, as clients do it (plain.go). Nothing unfinished ever lies there. The second, the state, is ours alone:
 //
 //	lock                        held while open; holds the process id
 //	tmp/                        what is being made; emptied at Open

@@ -237,7 +237,7 @@ func (i *importer) bring(ctx context.Context, f foundFile) error {
 	if at.inode == f.inode { // a link: what was hashed is this very file as it was then
 		at = f.stamp
 	}
-	_, err = i.own(ctx, f.Blob, place{folder: i.folder, stamp: at}, f.marks)
+	_, err = i.own(ctx, f.Blob, place{name: name, stamp: at}, f.marks)
 	return err
 }
 

@@ -32,7 +32,7 @@ const (
 	maxJournalBytes = headerSize + 2*recordSize*(pieces.MaxBlobSize/pieces.MaxPieceSize)
 
 	journalMagic = "p2pjrn\x00\x02"
-	proofMagic   = "p2pprf\x00\x02"
+	proofMagic   = "p2pprf\x00\x03"
 
 	kindPiece  = 1
 	kindDigest = 2

@@ -2,8 +2,10 @@ package cachefs
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +16,6 @@ import (
 	"syscall"
 	"testing"
 
-	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
 )
 
@@ -110,7 +111,11 @@ func diff(t testing.TB, got, want []string) {
 	}
 }
 
-func TestGoldenTree(t *testing.T) {
+// C14: tags, pull requests and nested refs.
+//
+// Committed under main, v1.0, refs/pr/1 and its own id, the tree is the one that the
+// real client makes, refs/refs/pr/1 included, and each name is found again.
+func TestC14GoldenTree(t *testing.T) {
 	r, m := newDiskRig(t), goldenModel()
 	c := r.open(t)
 	for _, revision := range []string{"main", "v1.0", "refs/pr/1", string(m.outline.Commit)} {
@@ -120,13 +125,52 @@ func TestGoldenTree(t *testing.T) {
 		}
 	}
 	diff(t, tree(t, r.hub), golden(t))
+	for _, revision := range []string{"main", "v1.0", "refs/pr/1", string(m.outline.Commit)} {
+		s, err := c.Snapshot(pieces.Ref{Repo: repoA, Revision: revision})
+		if err != nil || s.Commit != m.outline.Commit {
+			t.Errorf("%s: %+v, %v", revision, s, err)
+		}
+	}
 }
 
-// Whatever the cache root, a moved tree still reads: links are relative.
-func TestLinksSurviveMoving(t *testing.T) {
+// C01: the file under refs/ is exact.
+//
+// 40 bytes, no newline, mode 0666 less the umask; also when it moves to another
+// commit, and under a name with slashes.
+func TestC01RefsAreExact(t *testing.T) {
 	r, m := newRig(t), smallModel()
 	c := r.open(t)
+	for umask, want := range map[int]fs.FileMode{0o022: 0o644, 0o027: 0o640, 0o002: 0o664} {
+		old := syscall.Umask(umask)
+		for _, commit := range []pieces.Commit{commitA, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"} {
+			m.outline.Commit = commit
+			revision := fmt.Sprintf("a/b-%o", umask)
+			mustFetch(t, c, m, revision)
+			path := filepath.Join(r.hub, refName(repoA.Folder(), revision))
+			raw, err := os.ReadFile(path)
+			info, statErr := os.Lstat(path)
+			if err := errors.Join(err, statErr); err != nil || string(raw) != string(commit) || len(raw) != 40 || info.Mode() != want {
+				t.Errorf("umask %o: %q, %v, %v", umask, raw, info, err)
+			}
+		}
+		syscall.Umask(old)
+	}
+}
+
+// C02: links are relative and of the right depth.
+//
+// One ".." for each folder between the file and the repository; so the tree reads
+// the same after the cache was moved.
+func TestC02LinksSurviveMoving(t *testing.T) {
+	r := newRig(t)
+	m := newModel(repoA, commitA, nil, map[string][]byte{"a": []byte("0"), "d/a": []byte("1"), "d/e/f/a": []byte("3")})
+	c := r.open(t)
 	dir := mustFetch(t, c, m, "main")
+	for file, up := range map[string]string{"a": "../../blobs", "d/a": "../../../blobs", "d/e/f/a": "../../../../../blobs"} {
+		if target, err := os.Readlink(filepath.Join(dir, file)); err != nil || filepath.Dir(target) != up {
+			t.Errorf("%s -> %s, %v", file, target, err)
+		}
+	}
 	rel, _ := filepath.Rel(r.hub, dir)
 	if err := os.Rename(r.hub, r.hub+"-moved"); err != nil {
 		t.Fatal(err)
@@ -134,7 +178,44 @@ func TestLinksSurviveMoving(t *testing.T) {
 	checkSnapshot(t, filepath.Join(r.hub+"-moved", rel), m)
 }
 
-func TestSubsetHasNoTree(t *testing.T) {
+// C05: trees/<commit>.json of a full snapshot.
+//
+// format_version 1, keys sorted, no xet_hash, and readable to every user where the
+// client's own is not; its bytes are otherwise the client's (TestC14GoldenTree).
+func TestC05TreeListing(t *testing.T) {
+	r, m := newRig(t), goldenModel()
+	mustFetch(t, r.open(t), m, "main")
+	path := filepath.Join(r.hub, treeName(repoA.Folder(), m.outline.Commit))
+	raw, err := os.ReadFile(path)
+	info, statErr := os.Lstat(path)
+	if err := errors.Join(err, statErr); err != nil || info.Mode() != 0o644 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	var doc struct {
+		Version int                       `json:"format_version"`
+		Files   map[string]map[string]any `json:"files"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil || doc.Version != 1 || len(doc.Files) != len(m.outline.Files) {
+		t.Errorf("%v: %s", err, raw)
+	}
+	last := -1
+	for _, f := range m.outline.Files { // sorted
+		at := bytes.Index(raw, []byte(quoteASCII(f.Path)+": {"))
+		if at <= last || doc.Files[f.Path]["size"] != float64(f.Blob.Size) || doc.Files[f.Path]["blob_id"] != f.OID.String() {
+			t.Errorf("%s at %d after %d: %v", f.Path, at, last, doc.Files[f.Path])
+		}
+		last = at
+	}
+	if bytes.Contains(raw, []byte("xet")) {
+		t.Error("xet_hash written")
+	}
+}
+
+// C06: a subset gets no trees/ file.
+//
+// With one the client would refuse the snapshot for what it lacks. One that is there
+// already, of the full snapshot, stays.
+func TestC06SubsetHasNoTree(t *testing.T) {
 	r, m := newRig(t), smallModel()
 	c := r.open(t)
 	subset := slices.DeleteFunc(slices.Clone(m.outline.Files), func(f pieces.File) bool { return f.Path != "config.json" })
@@ -254,7 +335,11 @@ func TestLinkedFolderIsRefused(t *testing.T) {
 	noRef(t, r)
 }
 
-func TestHostileNames(t *testing.T) {
+// C11: hostile names in a listing.
+//
+// Every one is refused before anything is written, and the error quotes it; so are
+// hostile revisions and repositories.
+func TestC11HostileNames(t *testing.T) {
 	r := newRig(t)
 	c := r.open(t)
 	good := gitFile("good", []byte("x"))
@@ -288,15 +373,38 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// The name of a folder of the layout is an ordinary name inside a snapshot, and
-// so is one of 255 bytes.
-func TestOrdinaryNames(t *testing.T) {
+// C11: names that only look hostile.
+//
+// "blobs" and "refs/main" are ordinary names inside a snapshot, and so is "..a".
+func TestC11OrdinaryNames(t *testing.T) {
 	r := newRig(t)
 	c := r.open(t)
 	m := newModel(repoA, commitA, nil, map[string][]byte{
-		"blobs": []byte("1"), "refs/main": []byte("2"), strings.Repeat("n", 255): []byte("3"), "..a": []byte("4"),
+		"blobs": []byte("1"), "refs/main": []byte("2"), "..a": []byte("4"),
 	})
+	checkSnapshot(t, mustFetch(t, c, m, "main"), m)
+}
+
+// C19: names at the limits of filesystems.
+//
+// 255 bytes are fine for a file and a revision, since no temporary name is made from
+// them. Names that differ in case alone are refused with both quoted, before
+// anything is written: some filesystems would keep one of them.
+func TestC19LongAndClashingNames(t *testing.T) {
+	r := newRig(t)
+	c := r.open(t)
+	long := strings.Repeat("n", 255)
+	m := newModel(repoA, commitA, nil, map[string][]byte{long: []byte("3"), "d/" + long: []byte("4")})
 	checkSnapshot(t, mustFetch(t, c, m, strings.Repeat("r", 255)), m)
+	before := tree(t, r.hub)
+	for _, pair := range [][2]string{{"Config.json", "config.json"}, {"a/X/b", "a/x/b"}} {
+		m := newModel(repoA, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", nil, map[string][]byte{pair[0]: []byte("1"), pair[1]: []byte("2")})
+		_, err := c.Commit(t.Context(), m.outline, m.outline.Files, "main")
+		if !errors.Is(err, pieces.ErrBadPath) || !strings.Contains(err.Error(), pair[0]) || !strings.Contains(err.Error(), pair[1]) {
+			t.Errorf("%q: %v", pair, err)
+		}
+	}
+	diff(t, tree(t, r.hub), before)
 }
 
 func TestStaysInside(t *testing.T) {
@@ -311,27 +419,6 @@ func TestStaysInside(t *testing.T) {
 				t.Errorf("%s -> %s: %v", file, target, err)
 			}
 		}
-	}
-}
-
-// Where links can't be made, the snapshot holds the content itself, once.
-func TestNoSymlinks(t *testing.T) {
-	for _, refused := range []syscall.Errno{syscall.EPERM, syscall.ENOTSUP} {
-		r, m := newRig(t), smallModel()
-		r.sys.hook = func(op durable.Op, do func() error) error {
-			if op.Kind == durable.Symlink {
-				return refused
-			}
-			return do()
-		}
-		c := r.open(t)
-		dir := mustFetch(t, c, m, "main")
-		checkSnapshot(t, dir, m)
-		info, err := os.Lstat(filepath.Join(dir, "model.safetensors"))
-		if err != nil || !info.Mode().IsRegular() || info.Sys().(*syscall.Stat_t).Nlink != 2 {
-			t.Errorf("%v: not a hard link: %v", refused, err)
-		}
-		mustFetch(t, c, m, "main") // again: left as it is
 	}
 }
 

@@ -34,15 +34,19 @@ func (c *Cache) load() error {
 		}
 	}
 	c.stage = durable.NewStage(c.state, stageDir)
-	if n, err := c.stage.Sweep(); err != nil {
+	swept, err := c.stage.Sweep()
+	if err != nil {
 		return err
-	} else if n > 0 {
-		c.log.Info("removed unfinished files of an earlier run", "files", n)
 	}
 	if err := c.loadProofs(); err != nil {
 		return err
 	}
-	return c.loadPartials()
+	more, err := c.loadPartials()
+	swept.Add(more)
+	if swept.Files > 0 {
+		c.log.Info("removed unfinished files of an earlier run", "files", swept.Files, "bytes", swept.Bytes)
+	}
+	return err
 }
 
 func (c *Cache) loadProofs() error {
@@ -56,11 +60,11 @@ func (c *Cache) loadProofs() error {
 }
 
 // loadPartials believes what the journals say: data was synced before each
-// record. Files that no journal vouches for are removed.
-func (c *Cache) loadPartials() error {
+// record. Files that no journal vouches for are removed and counted.
+func (c *Cache) loadPartials() (swept durable.Amount, err error) {
 	entries, err := c.state.ReadDir(partialDir)
 	if err != nil {
-		return err
+		return swept, err
 	}
 	known := map[string]bool{}
 	for _, e := range entries {
@@ -74,13 +78,16 @@ func (c *Cache) loadPartials() error {
 		}
 	}
 	for _, e := range entries {
-		if name := path.Join(partialDir, e.Name()); !known[name] {
-			if err := c.state.RemoveAll(name); err != nil {
-				return err
-			}
+		name := path.Join(partialDir, e.Name())
+		if known[name] {
+			continue
+		}
+		swept.Add(c.state.Measure(name))
+		if err := c.state.RemoveAll(name); err != nil {
+			return swept, err
 		}
 	}
-	return nil
+	return swept, nil
 }
 
 // loadPartial returns nil when journal or data can't be used.

@@ -51,21 +51,36 @@ func (c *Cache) lock() error {
 		return err
 	}
 	c.locks = append(c.locks, f)
-	if err := c.lockOne(f, c.state.Name()); err != nil {
-		return err
-	}
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
-		return err
-	}
 	d, err := os.Open(c.hubDir)
 	if err != nil {
 		return err
 	}
 	c.locks = append(c.locks, d)
-	return c.lockOne(d, c.hubDir)
+	if err := c.lockBoth(f, d); err != nil {
+		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// lockBoth goes on without locks on network filesystems that have none: unique names
+// and renames keep the cache correct, only the work may be done twice.
+func (c *Cache) lockBoth(state, hub *os.File) error {
+	var none error
+	for dir, f := range map[string]*os.File{c.state.Name(): state, c.hubDir: hub} {
+		if err := c.lockOne(f, dir); noLocks(err) {
+			none = err
+		} else if err != nil {
+			return err
+		}
+	}
+	if none != nil {
+		c.log.Warn("this filesystem has no locks; make sure that one agent uses the cache", "err", none)
+	}
+	return nil
 }
 
 func (c *Cache) lockOne(f *os.File, dir string) error {
@@ -75,13 +90,13 @@ func (c *Cache) lockOne(f *os.File, dir string) error {
 		return nil
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return &BusyError{Dir: dir, PID: holder(f)}
-	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, unix.EBADF), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOLCK):
-		// Network filesystems without locks: unique names and renames keep the
-		// cache correct, only the work may be done twice.
-		c.log.Warn("this filesystem has no locks; make sure that one agent uses the cache", "dir", dir, "err", err)
-		return nil
 	}
 	return &fs.PathError{Op: "flock", Path: dir, Err: err}
+}
+
+// noLocks tells whether the filesystem can't lock at all.
+func noLocks(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOLCK)
 }
 
 func flock(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }

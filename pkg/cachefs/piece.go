@@ -80,7 +80,7 @@ func (c *Cache) openWhole(w *whole) (*handle, error) {
 	return c.handles.get(w, func() (*durable.File, error) {
 		reason := os.ErrNotExist
 		for _, p := range w.places {
-			f, err := c.hub.OpenFound(blobName(p.folder, w.blob.Digest))
+			f, err := c.hub.OpenFound(p.name)
 			if err != nil {
 				reason = err
 				continue

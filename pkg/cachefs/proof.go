@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"p2pagent/pkg/pieces"
@@ -22,17 +23,24 @@ func stampOf(info fs.FileInfo) stamp {
 	return stamp{inode: info.Sys().(*syscall.Stat_t).Ino, size: info.Size(), mtime: info.ModTime().UnixNano()}
 }
 
-// place is where a whole blob lies: the folder of a repository, and the state in
-// which the file's digest was found right.
+// place is where a whole blob lies: its name in the cache, and the state in which the
+// file's digest was found right. The name is that of a blob, or, where links don't
+// work, of the first file of a snapshot that needs it.
 type place struct {
-	folder string
+	name string
 	stamp
+}
+
+// folder returns the folder of the repository that the place belongs to.
+func (p place) folder() string {
+	folder, _, _ := strings.Cut(p.name, "/")
+	return folder
 }
 
 // proof is what a proof file says: a blob is whole, where, and what its pieces are.
 //
 //	header (see journal.go; another magic, nonce 0) · number of places (4)
-//	place   length (1) · folder · inode (8) · size (8) · modification time (8)
+//	place   length (2) · name · inode (8) · size (8) · modification time (8)
 //	record  one for each piece, ascending
 //	crc32c over all of it (4)
 //
@@ -48,8 +56,8 @@ func (p *proof) encode() []byte {
 	out, seed := appendHeader(nil, proofMagic, p.blob, 0)
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(p.places)))
 	for _, at := range p.places {
-		out = append(out, byte(len(at.folder)))
-		out = append(out, at.folder...)
+		out = binary.LittleEndian.AppendUint16(out, uint16(len(at.name)))
+		out = append(out, at.name...)
 		out = binary.LittleEndian.AppendUint64(out, at.inode)
 		out = binary.LittleEndian.AppendUint64(out, uint64(at.size))
 		out = binary.LittleEndian.AppendUint64(out, uint64(at.mtime))
@@ -83,11 +91,12 @@ func (p *proof) parsePlaces(in []byte) (rest []byte, err error) {
 	n := binary.LittleEndian.Uint32(in)
 	in = in[4:]
 	for range n {
-		if len(in) < 1 || len(in) < 1+int(in[0])+24 {
+		if len(in) < 2 || len(in) < 2+int(binary.LittleEndian.Uint16(in))+24 {
 			return nil, errProof
 		}
-		folder, tail := string(in[1:1+in[0]]), in[1+in[0]:]
-		p.places = append(p.places, place{folder: folder, stamp: stamp{
+		end := 2 + binary.LittleEndian.Uint16(in)
+		name, tail := string(in[2:end]), in[end:]
+		p.places = append(p.places, place{name: name, stamp: stamp{
 			inode: binary.LittleEndian.Uint64(tail),
 			size:  int64(binary.LittleEndian.Uint64(tail[8:])),
 			mtime: int64(binary.LittleEndian.Uint64(tail[16:])),

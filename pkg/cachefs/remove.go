@@ -40,11 +40,15 @@ func (c *Cache) remove(ref pieces.Ref) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	plain, err := c.plainBytes(snapshotName(folder, s.Commit))
+	if err != nil {
+		return 0, err
+	}
 	if err := c.removeSnapshot(s.Repo, s.Commit); err != nil {
 		return 0, err
 	}
 	freed, err := c.removeBlobs(folder, mine)
-	return freed, errors.Join(err, c.removeEmpty(folder))
+	return plain + freed, errors.Join(err, c.removeEmpty(folder))
 }
 
 func (c *Cache) removeDurably(name string) error {
@@ -89,6 +93,9 @@ func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed 
 	used, err := c.linkedBlobs(path.Join(folder, snapshotsDir))
 	if err != nil {
 		return 0, err
+	}
+	if len(blobs) == 0 {
+		return 0, nil // and there may be no folder of blobs
 	}
 	for _, d := range slices.SortedFunc(maps.Keys(blobs), byName) {
 		if used[d] {

@@ -201,6 +201,45 @@ func TestListAndRemove(t *testing.T) {
 	}
 }
 
+// C12: no strangers at the root of the cache.
+//
+// Fetches, subsets, imports, a crash, removals and a restart later there are only
+// repositories and CACHEDIR.TAG: what the agent keeps for itself lies elsewhere.
+func TestC12OnlyRepositoriesAtTheRoot(t *testing.T) {
+	r := newRig(t)
+	for day := range 3 {
+		c := r.open(t)
+		one, two := smallModel(), smallModel()
+		two.outline.Repo = pieces.Repo{Kind: pieces.Space, Name: "org/space"}
+		mustFetch(t, c, one, "main")
+		mustFetch(t, c, two, "refs/pr/1")
+		if _, _, err := c.ImportDir(t.Context(), writeTree(t, importFiles()), repoB, "main"); err != nil {
+			t.Fatal(err)
+		}
+		f, data := bigBlob() // stays unfinished
+		mustBegin(t, c, repoA, f.Blob)
+		putAll(t, c, cut(t, f.Blob, data), 0)
+		if _, err := c.Verify(t.Context(), mainA, nil); err != nil {
+			t.Fatal(err)
+		}
+		if day == 1 {
+			if _, err := c.Remove(mainA); err != nil {
+				t.Fatal(err)
+			}
+		}
+		entries, err := os.ReadDir(r.hub)
+		if err != nil || len(entries) < 3 {
+			t.Fatal(entries, err)
+		}
+		for _, e := range entries {
+			if _, err := pieces.ParseFolder(e.Name()); err != nil && e.Name() != tagName {
+				t.Errorf("day %d: stranger %s", day, e.Name())
+			}
+		}
+		mustClose(t, c)
+	}
+}
+
 // writeTree makes a folder to import.
 func writeTree(t testing.TB, files map[string][]byte) string {
 	t.Helper()
@@ -352,9 +391,11 @@ func sameDevice(t testing.TB, a, b string) bool {
 	return x.Dev == y.Dev
 }
 
-// A cache that is mounted read-only and has everything serves, verifies and
-// commits; what is missing can't be begun.
-func TestReadOnlyCache(t *testing.T) {
+// C13: the cache is mounted read-only.
+//
+// With everything there it is served, verified and committed, without a write; what
+// is missing can't be begun, and the error says why.
+func TestC13ReadOnlyCache(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to mount the cache read-only")
 	}

@@ -95,7 +95,7 @@ func (c *Cache) verifyFile(ctx context.Context, name string, b pieces.Blob, good
 		return nil
 	}
 	if err := c.rehash(ctx, name, b, progress); err != nil {
-		if w := c.recallWhole(b); w != nil && errors.Is(err, pieces.ErrDigest) && w.isAt(inode) {
+		if w := c.recallWhole(b); w != nil && errors.Is(err, pieces.ErrDigest) && w.hasInode(inode) {
 			c.withdraw(w, "its content is wrong")
 		}
 		return err
@@ -104,7 +104,7 @@ func (c *Cache) verifyFile(ctx context.Context, name string, b pieces.Blob, good
 	return nil
 }
 
-func (w *whole) isAt(inode uint64) bool {
+func (w *whole) hasInode(inode uint64) bool {
 	return slices.ContainsFunc(w.places, func(p place) bool { return p.inode == inode })
 }
 

@@ -3,6 +3,7 @@ package cachefs
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"p2pagent/pkg/pieces"
 )
@@ -14,25 +15,19 @@ type whole struct {
 	places []place
 }
 
-// in returns the place in a repository's folder.
-func (w *whole) in(folder string) (place, bool) {
-	for _, p := range w.places {
-		if p.folder == folder {
-			return p, true
-		}
-	}
-	return place{}, false
+// is tells whether the blob lies untouched in a place that fits.
+func (c *Cache) is(w *whole, fits func(place) bool) bool {
+	return w != nil && slices.ContainsFunc(w.places, func(p place) bool { return fits(p) && c.inPlace(p) })
 }
 
-// others returns a copy of the places outside folder.
-func (w *whole) others(folder string) []place {
-	var out []place
-	for _, p := range w.places {
-		if p.folder != folder {
-			out = append(out, p)
-		}
-	}
-	return out
+// isAt is is for the very name.
+func (c *Cache) isAt(w *whole, name string) bool {
+	return c.is(w, func(p place) bool { return p.name == name })
+}
+
+// others returns the places of a blob, but for name, in which it still lies.
+func (c *Cache) others(w *whole, name string) []place {
+	return slices.DeleteFunc(slices.Clone(w.places), func(p place) bool { return p.name == name || !c.inPlace(p) })
 }
 
 // findWhole returns what is known of a blob that is whole and still in one of its
@@ -42,10 +37,8 @@ func (c *Cache) findWhole(b pieces.Blob) *whole {
 	if w == nil {
 		return nil
 	}
-	for _, p := range w.places {
-		if c.inPlace(b, p) {
-			return w
-		}
+	if c.is(w, func(place) bool { return true }) {
+		return w
 	}
 	c.withdraw(w, "somebody removed or changed it")
 	return nil
@@ -106,8 +99,8 @@ func (c *Cache) statements(w *whole) []pieces.Statement {
 }
 
 // inPlace tells whether the file that was found right is still there, untouched.
-func (c *Cache) inPlace(b pieces.Blob, p place) bool {
-	info, err := c.hub.Stat(blobName(p.folder, b.Digest))
+func (c *Cache) inPlace(p place) bool {
+	info, err := c.hub.Stat(p.name)
 	return err == nil && info.Mode().IsRegular() && stampOf(info) == p.stamp
 }
 
@@ -123,7 +116,7 @@ func (c *Cache) prove(ctx context.Context, b pieces.Blob, at place, statements [
 	old := c.findWhole(b)
 	if old != nil {
 		if known := c.statements(old); known != nil || b.Pieces() == 0 {
-			places, statements = append(old.others(at.folder), at), known
+			places, statements = append(c.others(old, at.name), at), known
 		}
 	}
 	if err := c.writeProof(&proof{blob: b, places: places, statements: statements}); err != nil {

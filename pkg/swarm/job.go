@@ -33,10 +33,31 @@ type Progress struct {
 	Peers    map[peer.ID]int64
 	Pieces   int           // pieces wanted
 	Held     int           // of them here
-	Nobody   int           // of them held by nobody reachable
+	Nobody   int           // not here, and held by nobody reachable
+	Gaps     []Gap         // the first of those, at most maxGaps runs
 	Fetching int           // extents that this member fetches now
 	Waiting  string        // what it waits for when nothing moves
 	Idle     time.Duration // since the last byte
+}
+
+// Gap is a run of pieces of one blob that nobody reachable holds.
+type Gap struct {
+	Blob         pieces.Blob
+	First, Count int
+}
+
+// maxGaps bounds what a progress report carries: after a break there is one gap for
+// each extent that was under way, and people read no more.
+const maxGaps = 32
+
+// missed adds a piece that nobody holds. They come in order.
+func (p *Progress) missed(b pieces.Blob, i int) {
+	p.Nobody++
+	if n := len(p.Gaps); n > 0 && p.Gaps[n-1].Blob == b && p.Gaps[n-1].First+p.Gaps[n-1].Count == i {
+		p.Gaps[n-1].Count++
+	} else if n < maxGaps {
+		p.Gaps = append(p.Gaps, Gap{b, i, 1})
+	}
 }
 
 type job struct {
@@ -356,7 +377,7 @@ func (n *Node) progress(j *job) Progress {
 		p.Held += s.held.Count()
 		for i := range s.held.Missing() {
 			if !n.swap.HeldBySomeone(plan.Piece{Blob: b, Index: i}) {
-				p.Nobody++
+				p.missed(b, i)
 			}
 		}
 	}

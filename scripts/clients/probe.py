@@ -32,20 +32,24 @@ def attempt(what, call):
         return None
 
 
-def snapshot(kind, repo, revision, commit, files):
+# C03: a full repository that p2pagent committed loads offline.
+# By branch and by commit, as a snapshot and file by file, at the paths that the client itself would use.
+def c03_snapshot(kind, repo, revision, commit, files):
     name = f"{kind} {repo}@{revision}"
     top = attempt(f"snapshot_download {name}", lambda: hf.snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
     if not top:
         return None
     have = {os.path.relpath(os.path.join(d, f), top) for d, _, names in os.walk(top) for f in names}
-    check(f"snapshot_download {name}: the folder of the commit", os.path.basename(top) == commit, top)
+    check(f"snapshot_download {name}: the client's own path", top == os.path.join(os.environ["HF_HOME"], "hub", f"{kind}s--{repo.replace('/', '--')}", "snapshots", commit), top)
     check(f"snapshot_download {name}: all {len(files)} files and no other", have == set(files), sorted(have ^ set(files))[:5])
     bad = [p for p in have & set(files) if sha256(f"{top}/{p}") != files[p]]
     check(f"snapshot_download {name}: every byte", not bad, bad[:5])
     return top
 
 
-def single(kind, repo, revision, commit, files, unknown):
+# C03: every file of it by its name.
+# hf_hub_download and try_to_load_from_cache return the same path, and the bytes there are right.
+def c03_single(kind, repo, revision, commit, files, unknown):
     name = f"{kind} {repo}@{revision}"
     wrong = []
     for path, digest in files.items():
@@ -72,7 +76,9 @@ def tensors(top):
     check("every tensor opens", count > 0 and total > 0, f"{count} tensors, {total} bytes")
 
 
-def scan(expected):
+# C04: the client's scan of the cache is clean.
+# No warning, and every repository with its refs.
+def c04_scan(expected):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         info = hf.scan_cache_dir()
@@ -86,9 +92,9 @@ def scan(expected):
 
 job = json.loads(sys.argv[1])
 for kind, repo, revision, commit, files, unknown in job["repos"]:
-    top = snapshot(kind, repo, revision, commit, files)
-    single(kind, repo, revision, commit, files, unknown)
+    top = c03_snapshot(kind, repo, revision, commit, files)
+    c03_single(kind, repo, revision, commit, files, unknown)
     if top and job["tensors"] and any(p.endswith(".safetensors") for p in files):
         attempt("every tensor opens", lambda: tensors(top))
-scan(job["repos"])
+c04_scan(job["repos"])
 print(json.dumps(results))

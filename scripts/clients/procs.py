@@ -152,9 +152,9 @@ class Agent(Process):
         p = subprocess.run([self.binary, "status", "--socket", self.socket, "--format", "json"], env=self.env, capture_output=True, text=True, timeout=10)
         return json.loads(p.stdout)["members"] if p.returncode == 0 else -1
 
-    def fetch(self, ref):
+    def fetch(self, ref, *flags):
         """Starts `p2pagent fetch`; what it returns waits and gives (exit code, last line of stdout, last of stderr)."""
-        p = subprocess.Popen([self.binary, "fetch", ref, "--socket", self.socket, "--format", "quiet"], env=self.env,
+        p = subprocess.Popen([self.binary, "fetch", ref, *flags, "--socket", self.socket, "--format", "quiet"], env=self.env,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
         def result():

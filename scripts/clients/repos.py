@@ -28,7 +28,10 @@ def make(src, wheel):
     fill(f"{src}/odd-v1", {"config.json": b'{"a": 0}\n', "a/b/big.bin": noise("big", 5 << 20)})
     fill(f"{src}/data", {"README.md": b"# rows\n", "data/train/part-0.parquet": noise("p0", 9 << 20), "data/train/part-1.parquet": noise("p1", (4 << 20) + 1),
                          "data/test/part-0.parquet": noise("p0", 9 << 20), "data/empty.csv": b""})
-    return {"acme/minilm@main": "minilm", "acme/odd@main": "odd", "acme/odd@refs/pr/1": "odd-pr", "acme/odd@v1": "odd-v1", "datasets/acme/rows@main": "data"}
+    fill(f"{src}/pipe", {"model_index.json": b'{"_class_name": "X", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}', "unet/config.json": b"{}",
+                         "unet/w.bin": noise("unet", 5 << 20), "vae/config.json": b"[]", "vae/w.bin": noise("vae", 1 << 20), "README.md": b"x"})
+    return {"acme/minilm@main": "minilm", "acme/odd@main": "odd", "acme/odd@refs/pr/1": "odd-pr", "acme/odd@v1": "odd-v1", "datasets/acme/rows@main": "data",
+            "acme/pipe@main": "pipe"}
 
 
 def digests(folder):

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,7 +37,7 @@ func (p *program) agentCmd() *cobra.Command {
 		if err := errors.Join(s.load()); err != nil {
 			return err
 		}
-		if err := s.checkKey(); err != nil {
+		if err := cmp.Or(s.checkKey(), s.checkHub()); err != nil {
 			return err
 		}
 		return p.serve(cmd.Context(), s)
@@ -60,23 +62,31 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
+	clients, err := m.listenGateway()
+	if err != nil {
+		return errors.Join(err, listener.Close(), m.Close())
+	}
 	log.Info("starting", "version", versionText(), "socket", path, "hub_cache", s.HubCache, "state_dir", s.StateDir,
-		"endpoint", s.HubEndpoint, "peer", m.host.ID().String(), "upstream", s.asksHub())
+		"endpoint", s.HubEndpoint, "peer", m.host.ID().String(), "upstream", s.asksHub(), "gateway", m.gateway)
 	if s.SwarmKeyFile == "" {
 		log.Warn("no swarm key: everybody who reaches the ports is a member")
 	}
-	err = m.run(ctx, func(ctx context.Context) error {
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, listener) })
-		g.Go(func() error { return m.notify(ctx) })
-		return g.Wait()
-	})
+	err = m.run(ctx, func(ctx context.Context) error { return m.answer(ctx, listener, clients) })
 	err = errors.Join(err, m.Close())
 	if cause := context.Cause(ctx); err == nil && cause != nil {
 		log.Info("stopped", "why", cause.Error())
 		return cause
 	}
 	return err
+}
+
+// answer serves commands on the control socket, and Hub clients, until ctx ends.
+func (m *member) answer(ctx context.Context, commands, clients net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, commands) })
+	g.Go(func() error { return m.serveGateway(ctx, clients) })
+	g.Go(func() error { return m.notify(ctx) })
+	return g.Wait()
 }
 
 // readyWait is how long a start may take before systemd is told that it worked:

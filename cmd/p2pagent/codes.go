@@ -125,7 +125,7 @@ var hints = []struct {
 	{as[*cachefs.NoSpaceError], "free some space, or point HF_HUB_CACHE and --state-dir at a larger disk"},
 	{is(swarm.ErrBadKey), "make a key with `p2pagent keygen FILE`"},
 	{as[*agent.RunningError], "stop it, or give this one its own --socket, --state-dir and --hub-cache"},
-	{is(syscall.EADDRINUSE), "another process has the port: choose others with --gossip-port and --swarm-port"},
+	{is(syscall.EADDRINUSE), "another process has the port: choose others with --gossip-port, --swarm-port and --gateway"},
 }
 
 // hint returns what a user can do about err, or "".

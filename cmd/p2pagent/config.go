@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"p2pagent/internal/doctor"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub"
 )
@@ -182,7 +183,7 @@ func absolute(path *string) (err error) {
 func (s *settings) check() []error {
 	faults := []error{
 		s.port("gossip-port", s.GossipPort), s.port("swarm-port", s.SwarmPort),
-		s.ip("bind", s.Bind), s.ip("advertise", s.Advertise), s.endpoint(), s.loopback("gateway", s.Gateway),
+		s.ip("bind", s.Bind), s.ip("advertise", s.Advertise), s.endpoint(), s.gatewayFault(), s.openFault(),
 	}
 	if s.GossipPort == s.SwarmPort && s.GossipPort != 0 {
 		faults = append(faults, s.fault("swarm-port", "%d is the gossip port too", s.SwarmPort))
@@ -223,18 +224,6 @@ func (s *settings) ip(name, text string) error {
 	return nil
 }
 
-// loopback is for what only this machine may reach; nothing turns it off.
-func (s *settings) loopback(name, text string) error {
-	if text == "" {
-		return nil
-	}
-	addr, err := netip.ParseAddrPort(strings.Replace(text, "localhost:", "127.0.0.1:", 1))
-	if err != nil || !addr.Addr().IsLoopback() {
-		return s.fault(name, "%q, want an address of this machine alone, such as %s", text, defaultGateway)
-	}
-	return nil
-}
-
 func (s *settings) endpoint() error {
 	u, err := url.Parse(s.HubEndpoint)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -259,4 +248,14 @@ func (s *settings) checkKey() error {
 	}
 	return &agent.Error{Kind: agent.Usage, Message: "no swarm key: name one with --swarm-key-file",
 		Hint: "make it once with `p2pagent keygen FILE` and give every node a copy; --insecure runs without"}
+}
+
+// checkHub is for agents that would fetch from their own gateway: clients of the
+// node have it as HF_ENDPOINT, the agent must not.
+func (s *settings) checkHub() error {
+	if !s.asksHub() || !doctor.SameHost(s.HubEndpoint, s.gatewayAddr()) {
+		return nil
+	}
+	return &agent.Error{Kind: agent.Usage, Message: s.fault("hub-endpoint", "%s is the gateway of this agent itself", s.HubEndpoint).Error(),
+		Hint: "unset HF_ENDPOINT for the agent, or name the Hub with --hub-endpoint"}
 }

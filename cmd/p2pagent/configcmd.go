@@ -56,6 +56,9 @@ func (p *program) configValidateCmd() *cobra.Command {
 		if err := s.load(); err != nil {
 			return err
 		}
+		if err := s.checkHub(); err != nil {
+			return err
+		}
 		fmt.Fprintln(p.stderr, "p2pagent: the settings are valid")
 		return nil
 	}
@@ -119,7 +122,7 @@ func (s *settings) yamlOf(name string) (string, error) {
 	case "int", "bool", "size":
 		return f.Value.String(), nil
 	case "list":
-		v = []string(s.Join)
+		v = []string(*f.Value.(*listValue))
 	case "labels":
 		v = map[string]string(s.Label)
 	}

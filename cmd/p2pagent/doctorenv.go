@@ -34,7 +34,7 @@ func (s *settings) patient(ctx context.Context) *doctor.Env {
 func (s *settings) examined() doctor.Settings {
 	file, named := s.tokenFile()
 	return doctor.Settings{
-		Endpoint: s.HubEndpoint, AsksHub: s.asksHub(), Gateway: s.Gateway,
+		Endpoint: s.HubEndpoint, AsksHub: s.asksHub(), Gateway: s.gatewayAddr(),
 		HubCache: s.HubCache, ClientCache: s.clientCache(), StateDir: s.StateDir,
 		TokenFile: file, TokenNamed: named, KeyFile: s.SwarmKeyFile, Insecure: s.Insecure,
 		BindIP: s.Bind, GossipPort: s.GossipPort, SwarmPort: s.SwarmPort, Join: s.Join,

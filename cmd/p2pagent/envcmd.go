@@ -63,7 +63,7 @@ func (p *program) faceOf(ctx context.Context, s *settings) (face, error) {
 		return face{st.Gateway, st.HubCache}, nil
 	case classify(err) == agent.NoAgent:
 		fmt.Fprintf(p.stderr, "p2pagent: %s; printing what the settings say\n", clean(err.Error()))
-		return face{s.Gateway, s.HubCache}, nil
+		return face{s.gatewayAddr(), s.HubCache}, nil
 	}
 	return face{}, err
 }

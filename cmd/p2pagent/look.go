@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -63,6 +64,7 @@ func statusRows(st agent.Status) [][]string {
 		{"name", st.Name}, {"peer", st.PeerID}, {"swarm key", st.SwarmKey},
 		{"members", fmt.Sprintf("%d others in sight%s", st.Members, unless(st.Settled, ", still looking"))},
 		{"hub", st.Endpoint + unless(st.Upstream, ", not asked by this member") + when(st.Offline, ", offline")},
+		{"gateway", cmp.Or(st.Gateway, "none")},
 		{"hub cache", fmt.Sprintf("%s, %s free", st.HubCache, bytesText(st.Free))},
 		{"state", st.StateDir}, {"jobs", fmt.Sprint(st.Jobs, " running")},
 	}

@@ -32,6 +32,7 @@ type member struct {
 	hub     *hub.Client // nil when the Hub is not asked
 	agent   *agent.Agent
 	side    *swarmSide
+	gateway string // host:port where clients of this node find it; "" without one
 }
 
 // Unfinished pieces are the largest part of an agent's memory, whatever the model.
@@ -103,7 +104,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),
-		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Logger: jobs,
+		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Prefer: m.node.Prefer, Logger: jobs,
 	}
 	if facts.Upstream {
 		m.hub, err = hub.New(hub.Options{

@@ -28,8 +28,9 @@ type options struct {
 	Xet          xetValue
 	Ranges       int
 	Label        labelsValue
-	Gateway      string
 	Socket       string
+	Gateway      string
+	GatewayOpen  listValue
 
 	UploadLimit   sizeValue
 	DownloadLimit sizeValue
@@ -44,8 +45,8 @@ const (
 	defaultSwarmPort   = 7947
 	defaultFetchers    = 8
 	defaultRanges      = 8
-	defaultGateway     = "127.0.0.1:8090"
 	defaultJoinTimeout = 30 * time.Second
+	defaultGateway     = "127.0.0.1:8090"
 )
 
 // define adds the flags to fs. The zero value of a path means that it depends on
@@ -70,8 +71,9 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Ranges, "ranges", defaultRanges, "`requests` to the Hub at once, at most: extents of this member")
 	fs.Var(&o.Xet, "xet", "read files from the Hub's content-addressed store: auto, with\nplain HTTP when it fails; off; only, without")
 	fs.Var(&o.Label, "label", "`key=value` to tell other members about this node; node=NAME\nnames it to people")
-	fs.StringVar(&o.Gateway, "gateway", defaultGateway, "loopback `host:port` where Hub clients find this node")
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
+	fs.StringVar(&o.Gateway, "gateway", defaultGateway, "`address` that Hub clients on this node use as the Hub\n(HF_ENDPOINT); port 0 takes any, off or an empty one none")
+	fs.Var(&o.GatewayOpen, "gateway-open", "gated or private `repositories` that the gateway serves to\neverybody on this node; * for all")
 	fs.Var(&o.UploadLimit, "upload-limit", "most `bytes` a second sent to members (0: no limit)")
 	fs.Var(&o.DownloadLimit, "download-limit", "most `bytes` a second taken from members (0: no limit)")
 	fs.Var(&o.UpstreamLimit, "upstream-limit", "most `bytes` a second taken from the Hub (0: no limit)")

@@ -108,6 +108,7 @@ func setUp(e *testscript.Env) error {
 		{"HF_ENDPOINT", hub.Start(t)}, {"HF_HOME", e.WorkDir + "/hf"}, {"HOME", e.WorkDir + "/home"},
 		{"XDG_RUNTIME_DIR", e.WorkDir + "/run"}, {"P2PAGENT_SOCKET", e.WorkDir + "/run/s"}, {"TOKEN", scriptToken},
 		{"P2PAGENT_BIND", "127.0.0.1"}, {"P2PAGENT_GOSSIP_PORT", "0"}, {"P2PAGENT_SWARM_PORT", "0"},
+		{"P2PAGENT_GATEWAY", "off"},
 	} {
 		e.Setenv(kv[0], kv[1])
 	}

@@ -100,7 +100,7 @@ func checkHub(ctx context.Context, e *Env) []Result {
 	switch {
 	case !e.AsksHub:
 		return rest("this member never asks the Hub")
-	case sameHost(e.Endpoint, e.Gateway):
+	case SameHost(e.Endpoint, e.Gateway):
 		return rest("the Hub was not asked", fail("unset HF_ENDPOINT for the agent, or name the Hub with --hub-endpoint", self, e.Gateway))
 	}
 	w := &way{}

@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -57,17 +59,22 @@ func proxyHost(proxy string) string {
 // on this machine.
 func (e *Env) clientsUseGateway() bool {
 	endpoint, _ := e.Lookup("HF_ENDPOINT")
-	return sameHost(endpoint, e.Gateway)
+	return SameHost(endpoint, e.Gateway)
 }
 
-// sameHost tells whether a URL leads to host:port, localhost in any spelling.
-func sameHost(endpoint, addr string) bool {
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || addr == "" {
+// SameHost tells whether a URL leads to host:port, loopback in any spelling.
+func SameHost(endpoint, addr string) bool {
+	host, port, err := net.SplitHostPort(hostPort(endpoint))
+	there, listens, addrErr := net.SplitHostPort(addr)
+	if err != nil || addrErr != nil || host == "" || port != listens {
 		return false
 	}
-	plain := func(s string) string { return strings.Replace(strings.ToLower(s), "localhost", "127.0.0.1", 1) }
-	return plain(u.Host) == plain(addr)
+	return strings.EqualFold(host, there) || isLoopback(host) && isLoopback(there)
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }
 
 // variableRules find what works against this node: each says what it has seen,

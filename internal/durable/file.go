@@ -23,6 +23,16 @@ var ErrNotRegular = errors.New("not a regular file")
 // OpenFound opens a file that somebody else may have put there, for reading. Where
 // a pipe or a device has the name it fails with ErrNotRegular instead of waiting.
 func (r *Root) OpenFound(name string) (*File, error) {
+	f, err := r.OpenRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	return &File{root: r, name: name, f: f}, nil
+}
+
+// OpenRegular is OpenFound for who needs the system's own file: one to be sent to
+// a socket by the kernel.
+func (r *Root) OpenRegular(name string) (*os.File, error) {
 	f, err := r.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -35,7 +45,7 @@ func (r *Root) OpenFound(name string) (*File, error) {
 		f.Close()
 		return nil, err
 	}
-	return &File{root: r, name: name, f: f}, nil
+	return f, nil
 }
 
 // OpenFile opens a file of ours to read and write, or to read only when flag says

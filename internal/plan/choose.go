@@ -90,17 +90,20 @@ const (
 type candidate struct {
 	it    *item
 	class class
+	lead  int // of a reader; see Readers
 }
 
-// before: rarest first within a class, ties in this member's own order.
+// before: what is read next, then rarest first within a class, ties in this
+// member's own order.
 func (c candidate) before(d candidate) bool {
-	return cmp.Or(cmp.Compare(c.class, d.class),
+	return cmp.Or(cmp.Compare(c.lead, d.lead), cmp.Compare(c.class, d.class),
 		cmp.Compare(len(c.it.holders), len(d.it.holders)),
 		cmp.Compare(c.it.order, d.it.order)) < 0
 }
 
 // gather fills the queue with what may be asked for now. A piece is asked for
-// twice when nothing else is left, or when the first request is very late.
+// twice when nothing else is left, when the first request is very late, or when a
+// reader waits for it and it is late.
 func (s *Swap) gather(now time.Time) {
 	s.queue = s.queue[:0]
 	idle := true
@@ -110,12 +113,12 @@ func (s *Swap) gather(now time.Time) {
 			continue
 		}
 		if class, ok := s.classify(now, it); ok {
-			s.queue = append(s.queue, candidate{it, class})
+			s.queue = append(s.queue, candidate{it, class, s.opt.Readers.lead(it.piece)})
 		}
 	}
 	kept := s.queue[:0]
 	for _, c := range s.queue {
-		if c.class != duplicate || idle || s.late(now, c.it) {
+		if c.class != duplicate || idle || c.lead == 0 || s.late(now, c.it) {
 			kept = append(kept, c)
 		}
 	}

@@ -68,41 +68,54 @@ func (s *Seats) starved(now time.Time, t *task) bool {
 	return now.Sub(t.group.gain) >= 2*s.opt.Patience
 }
 
-// preferred lists at most n open tasks. Those that wait for no predecessor come
-// first, those to be taken over last. Of each kind own ones come before others, in
-// the order of the files; others by this member's score, so that members that run
-// out of work at the same time reach for different tasks.
+// preferred lists at most n open tasks, kind by kind. Of those that a reader needs
+// the one needed soonest comes first, own ones come in the order of the files,
+// others by this member's score, so that members that run out of work at the same
+// time reach for different tasks.
 func (s *Seats) preferred(now time.Time, n int) []*task {
-	var kinds [6][]*task
+	var of [kinds][]*task
 	for _, t := range s.order {
-		if len(kinds[0]) == n {
-			return kinds[0]
+		if len(of[own]) == n && t.lead == calm {
+			continue
 		}
 		if s.open(now, t) {
 			kind := s.kind(t)
-			kinds[kind] = append(kinds[kind], t)
+			of[kind] = append(of[kind], t)
 		}
 	}
-	for _, others := range [][]*task{kinds[1], kinds[3], kinds[5]} {
+	slices.SortStableFunc(of[read], func(a, b *task) int { return cmp.Compare(a.lead, b.lead) })
+	for _, others := range [][]*task{of[other], of[otherWaits], of[takeover]} {
 		slices.SortStableFunc(others, func(a, b *task) int { return cmp.Compare(b.score, a.score) })
 	}
-	all := slices.Concat(kinds[:]...)
+	all := slices.Concat(of[:]...)
 	return all[:min(n, len(all))]
 }
 
-// kind is how much this member prefers an open task: less is more.
+// The kinds of open tasks, in the order of preference.
+const (
+	read       = iota // a reader here needs it, whoever ranks first for it and whatever it waits for
+	own               // this member ranks first
+	other             // another does
+	ownWaits          // its predecessor is still to be done
+	otherWaits        // the same, of another
+	takeover          // claimed by a member that is gone or stalls
+	kinds
+)
+
 func (s *Seats) kind(t *task) int {
 	switch {
+	case t.lead != calm:
+		return read
 	case len(t.claims) > 0:
-		return 5
+		return takeover
 	case t.place == 0 && !s.waits(t):
-		return 0
+		return own
 	case !s.waits(t):
-		return 1
+		return other
 	case t.place == 0:
-		return 2
+		return ownWaits
 	}
-	return 3
+	return otherWaits
 }
 
 // waits tells whether the task before t is still to be done: what it brings (the

@@ -72,6 +72,7 @@ type task struct {
 	rivals map[Peer]uint64 // with their score for the group
 	claims map[Peer]*claim
 	needed bool
+	lead   int // of a reader, calm without one
 
 	state ClaimState // of this member: 0, Asking or Fetching
 	since time.Time  // of state, later after a pause
@@ -158,7 +159,7 @@ func (s *Seats) leave(g *group) {
 func (s *Seats) task(key Key) *task {
 	t := s.tasks[key]
 	if t == nil {
-		t = &task{key: key, rivals: map[Peer]uint64{}, claims: map[Peer]*claim{},
+		t = &task{key: key, lead: calm, rivals: map[Peer]uint64{}, claims: map[Peer]*claim{},
 			await: map[Peer]bool{}, owed: map[Peer]debt{}, echo: map[Peer]*echo{}}
 		s.tasks[key] = t
 	}
@@ -188,6 +189,17 @@ func (s *Seats) tidy(t *task) {
 func (s *Seats) SetNeeded(key Key, needed bool) {
 	if t := s.tasks[key]; t != nil && t.group != nil {
 		t.needed = needed
+	}
+}
+
+// SetLead says how soon a reader needs something of the task (Readers.Lead);
+// without soon none does.
+func (s *Seats) SetLead(key Key, lead int, soon bool) {
+	if t := s.tasks[key]; t != nil && t.group != nil {
+		t.lead = calm
+		if soon {
+			t.lead = lead
+		}
 	}
 }
 

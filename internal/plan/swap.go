@@ -16,11 +16,12 @@ type SwapOptions struct {
 	Grace   time.Duration // longest that a fresh piece is left to those whose turn it is: 2 s
 	Late    time.Duration // a request older than this may be duplicated: 3 s
 	Seed    uint64        // of the order in which equally rare pieces are asked for
+	Readers *Readers      // whose pieces come first; nil for none
 }
 
 // Swap picks the pieces to ask of other members.
 //
-// Rarest first; ties are broken by an order of this member's own, because
+// What a reader waits for comes first (Readers), then the rarest; ties are broken by an order of this member's own, because
 // members that start together and break ties alike all ask for the same piece
 // (measured: three to six copies out of one source).
 //
@@ -109,6 +110,7 @@ func NewSwap(self Peer, o SwapOptions) *Swap {
 	o.PerPeer = cmp.Or(o.PerPeer, 4)
 	o.Grace = cmp.Or(o.Grace, 2*time.Second)
 	o.Late = cmp.Or(o.Late, 3*time.Second)
+	o.Readers = cmp.Or(o.Readers, NewReaders())
 	return &Swap{
 		self: self, opt: o, rng: rand.New(rand.NewPCG(o.Seed, Score(self, nil))),
 		peers: map[Peer]*neighbour{}, blobs: map[pieces.Blob]*wanted{},

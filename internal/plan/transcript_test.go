@@ -195,6 +195,10 @@ func (s *transcript) doSwap(verb string, args []string) []string {
 		s.swap.Lost(s.now, s.pieces(args[:1])[0])
 	case "next":
 		return s.requests()
+	case "read":
+		s.swap.opt.Readers.Add(s.pieces(args[:1])[0])
+	case "unread":
+		s.swap.opt.Readers.Remove(s.pieces(args[:1])[0])
 	case "arrived":
 		s.swap.Arrived(p, s.pieces(args[1:2])[0], length(args[2]))
 		return []string{fmt.Sprintf("%s gives %.1f MiB/s", p, s.swap.Rate(p)/(1<<20))}
@@ -288,6 +292,8 @@ func (s *transcript) doTask(verb string, k Key, args []string) []string {
 			return []string{s.ask(a)}
 		}
 		return []string{"nothing"}
+	case "read": // as so many pieces away, or no more
+		s.seat.SetLead(k, int(option(args, "lead", 0)), !slices.Contains(args, "no"))
 	case "moved":
 		s.seat.Moved(s.now, k, size(args[0]))
 	case "finished":

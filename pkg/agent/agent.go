@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
@@ -16,13 +18,19 @@ import (
 
 // Hub is the upstream. Errors carry no token and no signed URL.
 type Hub interface {
-	// Resolve turns a revision into the commit it means now.
-	Resolve(ctx context.Context, ref pieces.Ref) (pieces.Commit, error)
+	// Resolve turns a revision into the commit it means now, and says who may read
+	// the repository.
+	Resolve(ctx context.Context, ref pieces.Ref) (pieces.Commit, pieces.Access, error)
 	// List returns the validated outline of a commit.
 	List(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (*pieces.Outline, error)
 	// Open returns exactly n bytes of f from off on; the reader fails by itself
 	// when bytes stop. A method Host() string of it tells where they come from.
 	Open(ctx context.Context, repo pieces.Repo, commit pieces.Commit, f pieces.File, off, n int64) (io.ReadCloser, error)
+	// Refs returns what the branches, tags and pull requests of a repository mean,
+	// by their whole names.
+	Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error)
+	// MayRead asks whether whoever has the token may read a file.
+	MayRead(ctx context.Context, repo pieces.Repo, commit pieces.Commit, path, token string) error
 }
 
 // Swarm is what a job needs of the other members.
@@ -109,6 +117,8 @@ type Library interface {
 type Cache interface {
 	Store
 	Library
+	// Content returns a reader of a blob, also while it lands.
+	Content(b pieces.Blob) *cachefs.Content
 }
 
 // Seeder gets extents from a source; *seeder.Seeder is one.
@@ -143,6 +153,9 @@ type Options struct {
 	// Offline prefers the cached ref of a branch to asking anybody, and does not
 	// wait for a member that asks the Hub (HF_HUB_OFFLINE).
 	Offline bool
+	// Prefer has a piece, and those behind it, brought before others until done is
+	// called; nil when nobody reads what is still landing.
+	Prefer func(b pieces.Blob, index int) (done func())
 	// Notebook remembers what was seeded; nil means that a restart forgets it.
 	Notebook Notebook
 	// Classify tells the kind of an error of a part, Hint what a user can do about
@@ -175,6 +188,11 @@ type Agent struct {
 	wait    waitNote
 	hashing string // what the cache hashes, and how far it is
 	notes   notes
+
+	accesses map[string]pieces.Access // of repositories in the cache, by name; in the notebook
+
+	shelf   *shelf
+	flights singleflight.Group // of Pin and Refs
 }
 
 // keepEnded is how many ended jobs ps still shows.
@@ -189,11 +207,14 @@ func New(o Options) (*Agent, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	notes, err := loadNotes(o.Notebook)
+	notes, accesses, err := loadNotes(o.Notebook)
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, notes: notes}
+	if o.Prefer == nil {
+		o.Prefer = func(pieces.Blob, int) func() { return func() {} }
+	}
+	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, notes: notes, accesses: accesses, shelf: newShelf()}
 	a.base, a.stop = context.WithCancelCause(context.Background())
 	return a, nil
 }

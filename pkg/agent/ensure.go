@@ -13,17 +13,17 @@ import (
 
 // ensure is the job. It returns the first error; what it did stays.
 func (a *Agent) ensure(ctx context.Context, j *job) error {
-	name, err := a.resolve(ctx, j)
+	name, err := a.resolve(ctx, j.req.Ref, j.enter)
 	if err != nil {
 		return err
 	}
 	j.update(func(v *Job) { v.Commit, v.Notice = string(name.commit), name.notice })
 
-	listed, err := a.list(ctx, j, name)
+	listed, err := a.list(ctx, j.req.Ref.Repo, name, j.enter)
 	if err != nil {
 		return err
 	}
-	files := j.filter.choose(listed.outline.Files)
+	files := j.choose(listed.outline.Files)
 	if len(files) == 0 {
 		return nothingMatched(j.req, len(listed.outline.Files))
 	}
@@ -36,15 +36,44 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 		return err
 	}
 	j.update(func(v *Job) { v.Path = path })
-	if listed.seeded { // so that this member says the same of it to the next
-		return a.remember(note{Ref: j.req.Ref.String(), Commit: string(name.commit), Seeded: true})
+	if err := a.landed(ctx, listed.outline, files); err != nil {
+		return err
 	}
-	return nil
+	return a.writeDown(j.req.Ref, listed)
+}
+
+// writeDown keeps what is known of a snapshot that is in the cache now.
+func (a *Agent) writeDown(ref pieces.Ref, l listing) error {
+	if err := a.keepAccess(l.outline.Repo); err != nil {
+		return err
+	}
+	if !l.seeded {
+		return nil
+	}
+	// So that this member says the same of it to the next.
+	return a.remember(note{Ref: ref.String(), Commit: string(l.outline.Commit), Seeded: true})
+}
+
+// choose returns the files that the request means. One file comes with those of
+// the same content: a client that has the content asks for no other of its names.
+func (j *job) choose(files []pieces.File) []pieces.File {
+	if j.req.Path == "" {
+		return j.filter.choose(files)
+	}
+	at := slices.IndexFunc(files, func(f pieces.File) bool { return f.Path == j.req.Path })
+	if at < 0 {
+		return nil
+	}
+	other := func(f pieces.File) bool { return f.Blob != files[at].Blob }
+	return slices.DeleteFunc(slices.Clone(files), other)
 }
 
 func nothingMatched(r Request, files int) error {
 	if files == 0 {
 		return Errorf(NotFound, "the repository has no files at this revision")
+	}
+	if r.Path != "" {
+		return Errorf(NotFound, "no file %q at this revision", r.Path)
 	}
 	return Errorf(Usage, "no file matches: %d files, include %s, exclude %s", files, quoted(r.Include, "everything"), quoted(r.Exclude, "nothing"))
 }
@@ -78,7 +107,7 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 		return err
 	}
 	a.count(j, repo, wanted)
-	if err := a.settle(ctx, j); err != nil {
+	if err := a.settle(ctx, j.enter); err != nil {
 		return err
 	}
 	j.enter(Fetching, "")

@@ -551,7 +551,7 @@ func TestRecord(t *testing.T) {
 		_, err := u.fetch("org/m", nil)
 		r.must(err)
 		raw, ok := u.Record("outline/org/m/" + string(commit))
-		if !ok || raw[0] != 'h' {
+		if !ok || raw[0] != 'o' {
 			t.Fatalf("outline %v %q", ok, raw[:min(len(raw), 20)])
 		}
 		o, err := pieces.ParseOutline(raw[1:])

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -15,6 +17,10 @@ import (
 // watchEvery is how often a watcher of a job hears of it when no state changes.
 const watchEvery = 500 * time.Millisecond
 
+// maxJobs bounds the jobs that run: a client of the gateway starts one for each
+// file.
+const maxJobs = 4096
+
 // errLeft ends a job whose last caller went away and wanted it to.
 var errLeft = Errorf(Other, "no caller waits for it any more")
 
@@ -25,6 +31,7 @@ type job struct {
 	serial int
 	req    Request
 	filter filter
+	ctx    context.Context // ends with the work, before done
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed once err is set
 
@@ -70,6 +77,9 @@ func (a *Agent) join(req Request, f filter) (*job, error) {
 	}
 	key := req.key()
 	j := a.jobs[key]
+	if j == nil && len(a.jobs) >= maxJobs {
+		return nil, Errorf(Stalled, "%d jobs are running", len(a.jobs))
+	}
 	if j == nil {
 		j = a.start(key, req, f)
 	}
@@ -82,10 +92,10 @@ func (a *Agent) start(key string, req Request, f filter) *job {
 	ctx, cancel := context.WithCancelCause(a.base)
 	a.serial++
 	j := &job{
-		key: key, serial: a.serial, req: req, filter: f, cancel: cancel,
+		key: key, serial: a.serial, req: req, filter: f, ctx: ctx, cancel: cancel,
 		done: make(chan struct{}), changed: make(chan struct{}),
 		view: Job{
-			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), Include: req.Include, Exclude: req.Exclude,
+			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), File: req.Path, Include: req.Include, Exclude: req.Exclude,
 			Status: Resolving, Started: time.Now(),
 		},
 	}
@@ -115,10 +125,14 @@ func (a *Agent) end(j *job, err error) {
 
 func (a *Agent) logEnd(v Job, err error) {
 	if err != nil {
-		a.log.Warn("job failed", "ref", v.Ref, "kind", string(v.Kind), "error", err)
+		a.log.Warn("job failed", "ref", v.Ref, "file", v.File, "kind", string(v.Kind), "error", err)
 		return
 	}
-	a.log.Info("job done", "ref", v.Ref, "commit", v.Commit, "files", v.Files, "bytes", v.Total,
+	level := slog.LevelInfo
+	if v.File != "" {
+		level = slog.LevelDebug // one of many
+	}
+	a.log.Log(a.base, level, "job done", "ref", v.Ref, "file", v.File, "commit", v.Commit, "files", v.Files, "bytes", v.Total,
 		"here", v.Here, "upstream", v.Upstream, "peers", v.FromPeers(), "took", v.Finished.Sub(v.Started).Round(time.Millisecond))
 }
 
@@ -194,9 +208,9 @@ func (j *job) update(change func(*Job)) {
 	}
 }
 
-// enter moves the job to its next state.
+// enter moves the job to its next state; it is a teller.
 func (j *job) enter(s State, waiting string) {
-	j.update(func(v *Job) { v.Status, v.Waiting = s, waiting })
+	j.update(func(v *Job) { v.Status, v.Waiting = cmp.Or(s, v.Status), waiting })
 }
 
 func (j *job) finish(err error, classify func(error) Kind) {

@@ -162,6 +162,7 @@ func (a *Agent) Remove(ref pieces.Ref, dryRun bool) (Removed, error) {
 		return Removed{}, err
 	}
 	a.withdraw(s)
+	a.shelf.drop(ref.Repo)
 	if err := a.forget(ref, s.Commit); err != nil {
 		return out, fmt.Errorf("remove %s: %w", ref, err)
 	}

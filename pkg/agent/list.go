@@ -13,28 +13,52 @@ import (
 type listing struct {
 	outline *pieces.Outline
 	seeded  bool // the Hub does not have this commit: only members do
+	access  pieces.Access
 }
 
-// A record of an outline starts with one byte that says whose word it is.
+// A record of an outline starts with one byte that says whose word it is, and of
+// the Hub's what is known of who may read the repository.
 const (
-	fromHub    = 'h'
-	fromSeeder = 's'
+	fromHub           = 'h'
+	fromHubOpen       = 'o'
+	fromHubRestricted = 'r'
+	fromSeeder        = 's'
 )
+
+var origins = map[byte]listing{
+	fromHub:           {},
+	fromHubOpen:       {access: pieces.AccessOpen},
+	fromHubRestricted: {access: pieces.AccessRestricted},
+	fromSeeder:        {seeded: true},
+}
+
+func (l listing) origin() byte {
+	switch {
+	case l.seeded:
+		return fromSeeder
+	case l.access == pieces.AccessOpen:
+		return fromHubOpen
+	case l.access == pieces.AccessRestricted:
+		return fromHubRestricted
+	}
+	return fromHub
+}
 
 func (l listing) marshal() ([]byte, error) {
 	b, err := l.outline.Marshal()
 	if err != nil {
 		return nil, err
 	}
-	origin := byte(fromHub)
-	if l.seeded {
-		origin = fromSeeder
-	}
-	return append([]byte{origin}, b...), nil
+	return append([]byte{l.origin()}, b...), nil
 }
 
 func parseListing(raw []byte, repo pieces.Repo, commit pieces.Commit) (listing, error) {
-	if len(raw) == 0 || (raw[0] != fromHub && raw[0] != fromSeeder) {
+	var l listing
+	known := false
+	if len(raw) > 0 {
+		l, known = origins[raw[0]]
+	}
+	if !known {
 		return listing{}, Errorf(Integrity, "outline of %s at %s from the swarm: unknown form", repo, commit)
 	}
 	o, err := pieces.ParseOutline(raw[1:])
@@ -44,7 +68,8 @@ func parseListing(raw []byte, repo pieces.Repo, commit pieces.Commit) (listing, 
 	if o.Repo != repo || o.Commit != commit {
 		return listing{}, Errorf(Integrity, "outline of %s at %s from the swarm: it is of %s at %s", repo, commit, o.Repo, o.Commit)
 	}
-	return listing{outline: o, seeded: raw[0] == fromSeeder}, nil
+	l.outline = o
+	return l, nil
 }
 
 func outlineKey(repo pieces.Repo, commit pieces.Commit) string {
@@ -53,15 +78,14 @@ func outlineKey(repo pieces.Repo, commit pieces.Commit) string {
 
 // list returns the outline of the commit: this node's own, else what one member
 // gets from the Hub for all, else any member's.
-func (a *Agent) list(ctx context.Context, j *job, name resolved) (listing, error) {
-	repo := j.req.Ref.Repo
+func (a *Agent) list(ctx context.Context, repo pieces.Repo, name resolved, tell teller) (listing, error) {
 	if l, ok := a.known(repo, name.commit); ok {
 		return l, nil
 	}
-	if err := a.settle(ctx, j); err != nil {
+	if err := a.settle(ctx, tell); err != nil {
 		return listing{}, err
 	}
-	j.enter(Listing, "the list of files of "+repo.String())
+	tell(Listing, "the list of files of "+repo.String())
 	key := outlineKey(repo, name.commit)
 	ask := a.shared
 	if name.local { // the Hub does not know it, or can't be reached
@@ -71,16 +95,21 @@ func (a *Agent) list(ctx context.Context, j *job, name resolved) (listing, error
 	if err != nil {
 		return listing{}, unlisted(name, err)
 	}
-	return parseListing(raw, repo, name.commit)
+	l, err := parseListing(raw, repo, name.commit)
+	a.learnAccess(repo, l.access)
+	return l, err
 }
 
 // known returns the outline of a commit that this node has seen before.
 func (a *Agent) known(repo pieces.Repo, commit pieces.Commit) (listing, bool) {
+	if v := a.shelf.view(repo, commit); v != nil {
+		return listing{v.Outline, a.seededCommit(repo, commit), a.accessOf(repo)}, true
+	}
 	s, err := a.opt.Cache.Snapshot(pieces.Ref{Repo: repo, Revision: string(commit)})
 	if err != nil || s.Outline == nil {
 		return listing{}, false
 	}
-	return listing{outline: s.Outline, seeded: a.seededCommit(repo, commit)}, true
+	return listing{s.Outline, a.seededCommit(repo, commit), a.accessOf(repo)}, true
 }
 
 func (a *Agent) listHub(name resolved, repo pieces.Repo) func(context.Context) ([]byte, error) {
@@ -92,7 +121,7 @@ func (a *Agent) listHub(name resolved, repo pieces.Repo) func(context.Context) (
 		if err != nil {
 			return nil, err
 		}
-		return listing{outline: o}.marshal()
+		return listing{outline: o, access: a.accessOf(repo)}.marshal()
 	}
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"p2pagent/pkg/pieces"
@@ -25,31 +26,42 @@ const notesVersion = 1
 type notesFile struct {
 	SchemaVersion int    `json:"schema_version"`
 	Notes         []note `json:"notes"`
+	// Access is who may read the repositories in the cache, as the Hub said when
+	// they were fetched.
+	Access map[string]pieces.Access `json:"access,omitempty"`
 }
 
-func loadNotes(nb Notebook) (notes, error) {
-	out := notes{}
-	if nb == nil {
-		return out, nil
-	}
-	raw, err := nb.Load()
+// loadNotes returns what the notebook holds.
+func loadNotes(nb Notebook) (notes, map[string]pieces.Access, error) {
+	f, err := readNotes(nb)
 	if err != nil {
-		return nil, fmt.Errorf("load notes: %w", err)
+		return nil, nil, fmt.Errorf("load notes: %w", err)
 	}
-	if len(raw) == 0 {
-		return out, nil
-	}
-	var f notesFile
-	if err := json.Unmarshal(raw, &f); err != nil {
-		return nil, fmt.Errorf("load notes: %w", err)
-	}
-	if f.SchemaVersion != notesVersion {
-		return nil, fmt.Errorf("load notes: version %d, want %d", f.SchemaVersion, notesVersion)
-	}
+	out := notes{}
 	for _, n := range f.Notes {
 		out[n.Ref] = n
 	}
-	return out, nil
+	if f.Access == nil {
+		f.Access = map[string]pieces.Access{}
+	}
+	return out, f.Access, nil
+}
+
+func readNotes(nb Notebook) (f notesFile, err error) {
+	if nb == nil {
+		return f, nil
+	}
+	raw, err := nb.Load()
+	if err != nil || len(raw) == 0 {
+		return f, err
+	}
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return f, err
+	}
+	if f.SchemaVersion != notesVersion {
+		return f, fmt.Errorf("version %d, want %d", f.SchemaVersion, notesVersion)
+	}
+	return f, nil
 }
 
 // remember adds a note; durable on return.
@@ -99,6 +111,7 @@ func (a *Agent) saveNotes() error {
 	for _, n := range a.notes {
 		f.Notes = append(f.Notes, n)
 	}
+	f.Access = maps.Clone(a.accesses)
 	a.mu.Unlock()
 	raw, err := json.MarshalIndent(f, "", " ")
 	if err != nil {

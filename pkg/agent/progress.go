@@ -28,6 +28,7 @@ type Job struct {
 	ID       string    `json:"id"`
 	Ref      string    `json:"ref"`
 	Commit   string    `json:"commit,omitempty"`
+	File     string    `json:"file,omitempty"` // the one that is wanted
 	Include  []string  `json:"include,omitempty"`
 	Exclude  []string  `json:"exclude,omitempty"`
 	Status   State     `json:"status"`

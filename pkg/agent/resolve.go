@@ -22,30 +22,38 @@ const othersWait = 40 * time.Second
 // resolved is what a revision means.
 type resolved struct {
 	commit pieces.Commit
+	access pieces.Access
 	local  bool   // taken without the Hub
 	notice string // why, and how old it is
 }
 
+// teller hears what the work is at and what it waits for; an empty state is the
+// one of before.
+type teller func(s State, waiting string)
+
+// untold is for work that no job stands for.
+func untold(State, string) {}
+
 // resolve pins the revision to a commit.
-func (a *Agent) resolve(ctx context.Context, j *job) (resolved, error) {
-	ref := j.req.Ref
+func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, tell teller) (resolved, error) {
 	if pieces.IsCommit(ref.Revision) {
 		return resolved{commit: pieces.Commit(ref.Revision)}, nil
 	}
 	if s, err := a.opt.Cache.Snapshot(ref); a.opt.Offline && err == nil {
 		return resolved{commit: s.Commit, local: true, notice: cachedNotice("this cache", s.Updated, errOffline)}, nil
 	}
-	if err := a.settle(ctx, j); err != nil {
+	if err := a.settle(ctx, tell); err != nil {
 		return resolved{}, err
 	}
-	j.enter(Resolving, "what "+ref.String()+" means")
+	tell(Resolving, "what "+ref.String()+" means")
 	raw, err := a.shared(ctx, "resolve/"+ref.String(), resolveAge, func(ctx context.Context) ([]byte, error) {
-		commit, err := a.opt.Hub.Resolve(ctx, ref)
-		return []byte(commit), err
+		commit, access, err := a.opt.Hub.Resolve(ctx, ref)
+		return resolveRecord(commit, access), err
 	})
 	if err == nil {
-		commit, err := pieces.ParseCommit(string(raw))
-		return resolved{commit: commit}, err
+		name, err := parseResolveRecord(string(raw))
+		a.learnAccess(ref.Repo, name.access)
+		return name, err
 	}
 	if ctx.Err() != nil || !(a.is(err, NotFound) || a.is(err, Unreachable) || a.is(err, Stalled)) {
 		return resolved{}, err
@@ -53,10 +61,22 @@ func (a *Agent) resolve(ctx context.Context, j *job) (resolved, error) {
 	return a.resolveWithoutHub(ctx, ref, err)
 }
 
+// resolveRecord is what a revision means, and who may read the repository, when
+// the Hub said so.
+func resolveRecord(commit pieces.Commit, access pieces.Access) []byte {
+	return []byte(strings.TrimSuffix(string(commit)+" "+string(access), " "))
+}
+
+func parseResolveRecord(s string) (resolved, error) {
+	id, access, _ := strings.Cut(s, " ")
+	commit, err := pieces.ParseCommit(id)
+	return resolved{commit: commit, access: pieces.ParseAccess(access)}, err
+}
+
 // settle waits for the membership, so that a fleet that boots at once does not
 // ask the Hub once for every member. Its end is bounded by the swarm.
-func (a *Agent) settle(ctx context.Context, j *job) error {
-	j.update(func(v *Job) { v.Waiting = "the swarm to settle" })
+func (a *Agent) settle(ctx context.Context, tell teller) error {
+	tell("", "the swarm to settle")
 	return a.opt.Swarm.Settled(ctx)
 }
 

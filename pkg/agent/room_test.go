@@ -162,7 +162,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	r.must(err)
 	u.side = &side{node}
 	ao := agent.Options{
-		Cache: cache, Swarm: u.side, Hub: client, Notebook: u.notes, Classify: classify,
+		Cache: cache, Swarm: u.side, Hub: client, Notebook: u.notes, Classify: classify, Prefer: node.Prefer,
 		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2, Border: cache.Border}),
 		About:  func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
 	}

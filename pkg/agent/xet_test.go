@@ -141,7 +141,7 @@ func TestXetFlippedByteInFleet(t *testing.T) {
 // is that does not.
 func TestXetStatusDuringAStall(t *testing.T) {
 	inRoomWith(t, 1, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{}}, retries: -1}, func(t *testing.T, r *room) {
-		r.xetModel()
+		r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: []hubtest.File{{Path: bigShard, Content: hubtest.Generated(1, 9<<20)}}})
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.Xorb, At: 1 << 20})
 		u := r.units[0]
 		var wg sync.WaitGroup

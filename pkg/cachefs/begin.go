@@ -208,6 +208,7 @@ func (c *Cache) abandonAll(blobs []pieces.Blob) error {
 		delete(c.partials, b)
 		c.mu.Unlock()
 		if p != nil {
+			c.bells.ring(b)
 			errs = append(errs, c.abandon(p))
 		}
 	}

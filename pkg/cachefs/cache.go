@@ -46,6 +46,7 @@ type Cache struct {
 	dirty      chan struct{}     // tells Run that much is unsynced
 	warm       chan *partial     // blobs whose next pieces are there to be hashed
 	shown      statementCache    // of whole blobs
+	bells      bells             // rung when something of a blob is here
 
 	mu       sync.Mutex // guards the fields below; never held across I/O
 	partials map[pieces.Blob]*partial

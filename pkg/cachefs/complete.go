@@ -155,6 +155,7 @@ func (c *Cache) becomeWhole(p *partial, places []place) *whole {
 	delete(c.partials, p.blob)
 	c.wholes[p.blob] = w
 	c.mu.Unlock()
+	c.bells.ring(p.blob)
 	if err := c.finish(p); err != nil {
 		c.log.Warn("can't remove a journal", "blob", p.blob.String(), "err", err)
 	}

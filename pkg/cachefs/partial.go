@@ -37,6 +37,7 @@ type partial struct {
 	pin        *handle               // keeps the file open while it has unsynced pieces
 	hashed     int
 	stale      bool // sum covers a piece that is not held any more
+	taken      int  // pieces that were un-held
 	over       bool
 }
 
@@ -139,6 +140,7 @@ func (p *partial) drop(indexes []int) {
 	defer p.mu.Unlock()
 	for _, i := range indexes {
 		p.held.Remove(i)
+		p.taken++
 		delete(p.statements, i)
 		if i < p.hashed {
 			p.stale = true

@@ -71,6 +71,9 @@ func (c *Cache) store(ctx context.Context, p *partial, v pieces.Verified) error 
 	if h := p.settle(v.Statement(), h, err); h != nil {
 		h.release()
 	}
+	if err == nil {
+		c.bells.ring(p.blob)
+	}
 	return err
 }
 
@@ -114,6 +117,7 @@ func (c *Cache) forget(p *partial, drop func(pieces.Statement) bool) error {
 		return nil
 	}
 	p.drop(gone)
+	c.bells.ring(p.blob) // readers must hear of it
 	if !p.journalled() || p.isOver() {
 		return nil
 	}

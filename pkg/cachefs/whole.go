@@ -126,6 +126,7 @@ func (c *Cache) prove(ctx context.Context, b pieces.Blob, at place, statements [
 	c.mu.Lock()
 	c.wholes[b] = w
 	c.mu.Unlock()
+	c.bells.ring(b)
 	if old != nil {
 		c.handles.forget(old)
 	}

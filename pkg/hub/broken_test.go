@@ -437,12 +437,12 @@ func TestS26Unreachable(t *testing.T) {
 	}
 	l.Close()
 	c := newClient(t, hub.Options{Endpoint: "http://" + l.Addr().String(), Retries: -1})
-	_, err = c.Resolve(t.Context(), ref("org/model"))
+	_, _, err = c.Resolve(t.Context(), ref("org/model"))
 	if !errors.Is(err, hub.ErrUnreachable) || hub.Permanent(err) || !strings.Contains(err.Error(), "cannot reach the hub at http://127.0.0.1:") {
 		t.Errorf("refused: got %v", err)
 	}
 	c = newClient(t, hub.Options{Endpoint: "http://name.invalid", Retries: -1})
-	if _, err = c.Resolve(t.Context(), ref("org/model")); !errors.Is(err, hub.ErrUnreachable) || hub.Permanent(err) {
+	if _, _, err = c.Resolve(t.Context(), ref("org/model")); !errors.Is(err, hub.ErrUnreachable) || hub.Permanent(err) {
 		t.Errorf("no such name: got %v", err)
 	}
 }

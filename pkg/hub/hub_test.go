@@ -72,7 +72,7 @@ func TestWholeModel(t *testing.T) {
 	s := hubtest.New(hubtest.Options{PageSize: 2})
 	want := s.AddRepo(model())
 	c := newClient(t, hub.Options{Endpoint: s.Start(t)})
-	commit, err := c.Resolve(t.Context(), ref("org/model"))
+	commit, _, err := c.Resolve(t.Context(), ref("org/model"))
 	if err != nil || commit != want {
 		t.Fatalf("got %s, %v, want %s", commit, err, want)
 	}

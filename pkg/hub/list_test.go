@@ -210,7 +210,7 @@ func TestOddAPIAnswers(t *testing.T) {
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, body) }))
 		c := newClient(t, hub.Options{Endpoint: srv.URL, Retries: -1})
-		if _, err := c.Resolve(t.Context(), ref("org/model")); err == nil || !strings.Contains(err.Error(), says) {
+		if _, _, err := c.Resolve(t.Context(), ref("org/model")); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: got %v", body, err)
 		}
 		srv.Close()
@@ -225,7 +225,7 @@ func TestEndlessAPIAnswer(t *testing.T) {
 	}))
 	defer srv.Close()
 	c := newClient(t, hub.Options{Endpoint: srv.URL, Retries: -1})
-	if _, err := c.Resolve(t.Context(), ref("org/model")); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, _, err := c.Resolve(t.Context(), ref("org/model")); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -150,7 +150,7 @@ func TestR01WaitIsSharedByAllWorkers(t *testing.T) {
 				}
 			})
 		}
-		if _, err := c.Resolve(t.Context(), ref("org/model")); err != nil || time.Since(first) != 0 {
+		if _, _, err := c.Resolve(t.Context(), ref("org/model")); err != nil || time.Since(first) != 0 {
 			t.Errorf("another bucket waited %v, %v", time.Since(first), err)
 		}
 		wg.Wait()
@@ -177,7 +177,7 @@ func TestHold(t *testing.T) {
 		why := errors.New("no time left")
 		ctx, cancel := contextWithCause(t, time.Second, why)
 		defer cancel()
-		if _, err := c.Resolve(ctx, ref("org/model")); !errors.Is(err, why) {
+		if _, _, err := c.Resolve(ctx, ref("org/model")); !errors.Is(err, why) {
 			t.Errorf("got %v", err)
 		}
 		held := time.Now()

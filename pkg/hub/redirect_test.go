@@ -83,7 +83,7 @@ func TestR14OtherPortAndName(t *testing.T) {
 	defer first.Close()
 	c := newClient(t, hub.Options{Endpoint: first.URL, Token: withToken})
 	for _, revision := range []string{"port", "name", "back"} {
-		if _, err := c.Resolve(t.Context(), ref("org/model@"+revision)); err != nil {
+		if _, _, err := c.Resolve(t.Context(), ref("org/model@"+revision)); err != nil {
 			t.Errorf("%s: %v", revision, err)
 		}
 	}
@@ -112,7 +112,7 @@ func TestR14SubDomain(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
 	}}
 	c := newClient(t, hub.Options{Endpoint: "http://hub.test", Token: withToken, Transport: anyName})
-	if _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
+	if _, _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
 		t.Error(err)
 	}
 	if shown, asked := w.seen["/away"]; shown || !asked || !w.seen["/api/models/org/model/revision/main"] {
@@ -152,7 +152,7 @@ func TestR11BranchMoves(t *testing.T) {
 	s := hubtest.New(hubtest.Options{})
 	first := s.AddRepo(model())
 	c := newClient(t, hub.Options{Endpoint: s.Start(t)})
-	got, err := c.Resolve(t.Context(), ref("org/model"))
+	got, _, err := c.Resolve(t.Context(), ref("org/model"))
 	if err != nil || got != first {
 		t.Fatal(got, err)
 	}
@@ -164,7 +164,7 @@ func TestR11BranchMoves(t *testing.T) {
 	if data, err := readAll(t, c, o, file(t, o, "config.json"), 0, 26); err != nil || string(data) == "new" {
 		t.Errorf("got %q, %v", data, err)
 	}
-	if got, err := c.Resolve(t.Context(), ref("org/model")); err != nil || got != second || got == first {
+	if got, _, err := c.Resolve(t.Context(), ref("org/model")); err != nil || got != second || got == first {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
@@ -183,7 +183,7 @@ func TestRevisions(t *testing.T) {
 		}
 	}
 	calls := s.Stats().Calls[hubtest.Info]
-	if got, err := c.Resolve(t.Context(), ref("org/model@"+string(commit))); got != commit || err != nil || s.Stats().Calls[hubtest.Info] != calls {
+	if got, _, err := c.Resolve(t.Context(), ref("org/model@"+string(commit))); got != commit || err != nil || s.Stats().Calls[hubtest.Info] != calls {
 		t.Errorf("a commit needs no request: %v, %v", got, err)
 	}
 }
@@ -219,7 +219,7 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			w.WriteHeader(http.StatusFound)
 		}))
 		c := newClient(t, hub.Options{Endpoint: srv.URL, Token: withToken})
-		_, err := c.Resolve(t.Context(), ref("org/model"))
+		_, _, err := c.Resolve(t.Context(), ref("org/model"))
 		var refused *hub.RedirectError
 		if !errors.As(err, &refused) || !hub.Permanent(err) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v", location, err)

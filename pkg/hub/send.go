@@ -23,7 +23,8 @@ type request struct {
 	method  string
 	url     *url.URL
 	header  http.Header
-	missing error // what a 404 without a code means here
+	missing error       // what a 404 without a code means here
+	token   TokenSource // of a caller; nil: the client's own
 }
 
 // answer is a response whose headers are in. Whoever gets it closes Body.
@@ -158,7 +159,11 @@ func (c *Client) build(ctx context.Context, r request) (req *http.Request, asked
 	if !sameOrigin(r.url, c.endpoint) {
 		return req, false, nil
 	}
-	token, err := c.o.Token()
+	source := c.o.Token
+	if r.token != nil {
+		source = r.token
+	}
+	token, err := source()
 	if err != nil {
 		return nil, false, fmt.Errorf("%s: %w", r.op, err)
 	}

@@ -118,7 +118,7 @@ func TestS03APINeverAnswers(t *testing.T) {
 
 // api makes both API calls.
 func api(t *testing.T, c *hub.Client, o *pieces.Outline) error {
-	commit, err := c.Resolve(t.Context(), pieces.Ref{Repo: o.Repo, Revision: "main"})
+	commit, _, err := c.Resolve(t.Context(), pieces.Ref{Repo: o.Repo, Revision: "main"})
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func TestS03APIBodyStalls(t *testing.T) {
 func TestS18ForgottenConnections(t *testing.T) {
 	behindNAT(t, func(t *testing.T, s *hubtest.Server, nat *nat, c *hub.Client, o *pieces.Outline) {
 		resolve := func() {
-			if _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
+			if _, _, err := c.Resolve(t.Context(), ref("org/model")); err != nil {
 				t.Error(err)
 			}
 		}
@@ -325,7 +325,7 @@ func TestErrorBodyStalls(t *testing.T) {
 		s.AddRepo(hubtest.RepoSpec{ID: "org/private", Private: true})
 		s.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.Info, At: 5, Header: map[string]string{"X-Error-Message": ""}})
 		start := time.Now()
-		_, err := c.Resolve(t.Context(), ref("org/private"))
+		_, _, err := c.Resolve(t.Context(), ref("org/private"))
 		if !errors.Is(err, hub.ErrRepoNotFound) || time.Since(start) != 5*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(start))
 		}
@@ -339,7 +339,7 @@ func TestCancelSaysWhy(t *testing.T) {
 		s.Fail(hubtest.Fault{Do: hubtest.Silent, Route: hubtest.Info})
 		ctx, cancel := contextWithCause(t, time.Second, why)
 		defer cancel()
-		if _, err := c.Resolve(ctx, ref("org/model")); !errors.Is(err, why) {
+		if _, _, err := c.Resolve(ctx, ref("org/model")); !errors.Is(err, why) {
 			t.Errorf("resolve: got %v", err)
 		}
 		ctx, cancel = contextWithCause(t, time.Second, why)
@@ -360,7 +360,7 @@ func TestNoConnection(t *testing.T) {
 		hang := func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, context.Cause(ctx) }
 		c := newClient(t, hub.Options{Endpoint: hubtest.MemoryHub, Transport: &http.Transport{DialContext: hang}, APITimeout: time.Minute, Retries: -1})
 		start := time.Now()
-		_, err := c.Resolve(t.Context(), ref("org/model"))
+		_, _, err := c.Resolve(t.Context(), ref("org/model"))
 		if !errors.Is(err, stall.ErrStalled) || !strings.Contains(err.Error(), "stalled: no connection for 35s") || time.Since(start) != 35*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(start))
 		}

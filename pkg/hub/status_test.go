@@ -116,7 +116,7 @@ func TestToken(t *testing.T) {
 
 // everything resolves, lists and reads a byte of every file.
 func everything(t *testing.T, c *hub.Client, r pieces.Ref) error {
-	commit, err := c.Resolve(t.Context(), r)
+	commit, _, err := c.Resolve(t.Context(), r)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func TestBareStatuses(t *testing.T) {
 func TestMessages(t *testing.T) {
 	s, c, _ := loopback(t, hub.Options{})
 	s.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.Info, Status: 400, Message: "no\x1b[31m good\nat all"})
-	_, err := c.Resolve(t.Context(), ref("org/model"))
+	_, _, err := c.Resolve(t.Context(), ref("org/model"))
 	want := "resolve org/model@main: 400 Bad Request ("
 	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), "answered 400, request Root=1-hubtest): no[31m good at all") {
 		t.Errorf("got %q", err)

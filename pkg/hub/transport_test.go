@@ -47,14 +47,14 @@ func TestS27Proxies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Resolve(t.Context(), ref); err != nil || len(asked) != tc.proxied {
+		if _, _, err := c.Resolve(t.Context(), ref); err != nil || len(asked) != tc.proxied {
 			t.Errorf("%s: %v, the proxy was asked %q", tc.endpoint, err, asked)
 		}
 		c.CloseIdle()
 	}
 	c, _ := New(Options{Endpoint: "https://hub.invalid", Retries: -1})
 	asked = nil
-	if _, err := c.Resolve(t.Context(), ref); err == nil || len(asked) != 1 || !strings.HasPrefix(asked[0], "CONNECT ") {
+	if _, _, err := c.Resolve(t.Context(), ref); err == nil || len(asked) != 1 || !strings.HasPrefix(asked[0], "CONNECT ") {
 		t.Errorf("https goes through a tunnel: %v, %q", err, asked)
 	}
 }
@@ -132,7 +132,7 @@ func TestCertificateErrorsArePermanent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Resolve(t.Context(), pieces.Ref{Repo: pieces.Repo{Name: "org/model"}, Revision: "main"})
+	_, _, err = c.Resolve(t.Context(), pieces.Ref{Repo: pieces.Repo{Name: "org/model"}, Revision: "main"})
 	if !errors.Is(err, errCertificate) || !Permanent(err) {
 		t.Errorf("got %v", err)
 	}

@@ -48,6 +48,10 @@ func revisionURL(repo pieces.Repo, revision string) string {
 	return "/api/" + repo.Kind.Plural() + "/" + repo.Name + "/revision/" + escape(revision)
 }
 
+func refsURL(repo pieces.Repo) string {
+	return "/api/" + repo.Kind.Plural() + "/" + repo.Name + "/refs"
+}
+
 func treeURL(repo pieces.Repo, commit pieces.Commit) string {
 	return "/api/" + repo.Kind.Plural() + "/" + repo.Name + "/tree/" + string(commit)
 }

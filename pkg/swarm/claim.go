@@ -145,6 +145,7 @@ func (n *Node) refreshNeeds() {
 func (n *Node) enlist(t *extentTask) {
 	t.added, t.dirty = true, true
 	n.seats.Add(t.key, plan.Key(sha(t.jobs[0].Name)), t.after)
+	n.hurryTask(t)
 	for _, l := range n.links {
 		n.seats.SetRival(t.key, l.peer, n.rivals(l, t))
 	}
@@ -155,7 +156,7 @@ func (n *Node) needs(t *extentTask) map[plan.Piece]bool {
 	out := map[plan.Piece]bool{}
 	for _, span := range t.extent.Spans {
 		s := n.blobs[span.Blob]
-		if s == nil {
+		if s == nil || !s.surveyed() {
 			continue
 		}
 		for i := span.First; i < span.First+span.Count; i++ {
@@ -215,14 +216,15 @@ func (n *Node) startExtent(now time.Time, t *extentTask) {
 		n.announce(t, plan.Released)
 		return
 	}
-	ctx, cancel := context.WithCancelCause(j.ctx)
+	// Not the job's context: what is fetched may be for others too, who go on when
+	// it ends. leaveExtent stops it when nobody is left.
+	ctx, cancel := context.WithCancelCause(n.ctx)
 	t.cancel, t.progress, t.told = cancel, 0, now
 	n.announce(t, plan.Fetching)
+	extent := n.readers.From(t.extent)
 	n.tasks.Go(func() error {
 		defer cancel(nil)
-		stop := context.AfterFunc(n.ctx, func() { cancel(errStopped) })
-		defer stop()
-		err := n.fetchUpstream(ctx, j.Upstream, t, need)
+		err := n.fetchUpstream(ctx, j.Upstream, t, extent, need)
 		n.post(func() { n.extentDone(t, j, err) })
 		return nil
 	})
@@ -244,7 +246,9 @@ type storeError struct{ err error }
 func (e *storeError) Error() string { return e.err.Error() }
 func (e *storeError) Unwrap() error { return e.err }
 
-func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, need map[plan.Piece]bool) error {
+// fetchUpstream gets what is needed of the extent, which is that of t in the
+// order in which it is read here.
+func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, extent pieces.Extent, need map[plan.Piece]bool) error {
 	put := func(ctx context.Context, v pieces.Verified) error {
 		if err := n.cfg.Store.Put(ctx, v); err != nil {
 			return &storeError{err}
@@ -255,7 +259,7 @@ func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, ne
 		return nil
 	}
 	needs := func(b pieces.Blob, i int) bool { return need[plan.Piece{Blob: b, Index: i}] }
-	err := up.Fetch(ctx, t.extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
+	err := up.Fetch(ctx, extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
 	n.arrived(t, t.fresh.Swap(0))
 	return err
 }
@@ -296,7 +300,10 @@ func (n *Node) extentDone(t *extentTask, j *job, err error) {
 	t.cancel, t.dirty = nil, true
 	n.seats.Finished(now, t.key, err != nil)
 	n.announce(t, plan.Released)
-	if err == nil || !n.jobs[j] || errors.Is(err, errYielded) || errors.Is(err, errElsewhere) {
+	if !n.jobs[j] {
+		j = n.payer(t) // of those that are left
+	}
+	if err == nil || j == nil || errors.Is(err, errYielded) || errors.Is(err, errElsewhere) {
 		return
 	}
 	j.trouble = err

@@ -62,7 +62,6 @@ func (p *Progress) missed(b pieces.Blob, i int) {
 
 type job struct {
 	Job
-	ctx    context.Context
 	left   map[pieces.Blob]bool // not complete yet
 	tasks  []plan.Key
 	ready  bool // all neighbours have said what they hold and do
@@ -106,7 +105,7 @@ func (s *blobState) accepts(st pieces.Statement) bool { return !s.own && !s.reti
 // ends. report, when not nil, is called about twice a second from a goroutine
 // of Fetch's own.
 func (n *Node) Fetch(ctx context.Context, spec Job, report func(Progress)) error {
-	j := &job{Job: spec, ctx: ctx, left: map[pieces.Blob]bool{}, last: time.Now(), result: make(chan error, 1)}
+	j := &job{Job: spec, left: map[pieces.Blob]bool{}, last: time.Now(), result: make(chan error, 1)}
 	j.got.Peers = map[peer.ID]int64{}
 	held := make(map[pieces.Blob]*pieces.Set, len(spec.Blobs))
 	for _, b := range spec.Blobs {
@@ -159,11 +158,33 @@ func (n *Node) begin(j *job, held map[pieces.Blob]*pieces.Set) {
 	for _, e := range j.Extents {
 		n.addExtent(j, e)
 	}
-	n.survey(j, func() { j.ready = true })
+	n.survey(j, func() { n.surveyed(j) })
 	for _, b := range j.Blobs {
 		n.checkWhole(n.blobs[b])
 	}
 	n.checkDone(j)
+}
+
+// surveyed notes that all neighbours have said what they hold of the job's blobs:
+// only now does this member know what nobody holds.
+func (n *Node) surveyed(j *job) {
+	j.ready = true
+	for _, k := range j.tasks {
+		if t := n.extents[k]; t != nil {
+			t.dirty = true
+		}
+	}
+}
+
+// surveyed tells whether a job that wants the blob has asked what others hold of
+// it. Another job may have had the extent claimed before.
+func (s *blobState) surveyed() bool {
+	for j := range s.jobs {
+		if j.ready {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Node) want(j *job, b pieces.Blob, held *pieces.Set) {

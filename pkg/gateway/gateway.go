@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"p2pagent/pkg/pieces"
+)
+
+// Node is the member that the gateway stands in front of. Its errors are
+// *Refusal where a client can do something about them.
+type Node interface {
+	// Pin returns what a ref means. It means the same for at least a minute, and for
+	// longer while files are read by it (reading).
+	Pin(ctx context.Context, ref pieces.Ref, reading bool) (Snapshot, error)
+	// Refs returns the commits of branches, tags and pull requests, by their whole
+	// names (refs/heads/main).
+	Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error)
+}
+
+// Snapshot is one commit of a repository.
+type Snapshot interface {
+	// Outline is the listing; it must not be changed.
+	Outline() *pieces.Outline
+	// File finds a file by its path.
+	File(path string) (pieces.File, bool)
+	// Open tells whether everybody may read it.
+	Open() bool
+	// MayRead asks whether whoever has the token, "" for nobody in particular, may.
+	MayRead(ctx context.Context, token string) error
+	// Read returns a reader of a file. It fetches nothing yet.
+	Read(f pieces.File) Content
+}
+
+// Content is a file that may be landing still.
+type Content interface {
+	// Start has the file brought here, without waiting for it.
+	Start() error
+	// Here tells whether the content is in the cache already, under whatever name.
+	Here() bool
+	// Whole returns the file when all of it is here, nil otherwise. Close closes it.
+	Whole() *os.File
+	// Await waits until the byte at off can be read, and returns how many verified
+	// ones there are in a row. An error that wraps ErrSpoiled takes back what was
+	// read.
+	Await(ctx context.Context, off int64) (int64, error)
+	// ReadAt reads what Await has promised.
+	io.ReaderAt
+	io.Closer
+}
+
+// ErrSpoiled tells that bytes which were read turned out wrong.
+var ErrSpoiled = errors.New("bytes that were sent turned out wrong")
+
+// How long things take at most.
+const (
+	// HeaderWait is how long a request for a file waits for its first byte: clients
+	// wait ten seconds for response headers and don't try again.
+	HeaderWait = 7 * time.Second
+	// StepWait is the longest pause in a body that has something to send.
+	StepWait = 3 * time.Second
+
+	apiWait     = time.Minute // clients set no limit for these
+	readHeader  = 10 * time.Second
+	idleConn    = 2 * time.Minute
+	stopWait    = time.Second
+	maxHeader   = 64 << 10
+	maxReaders  = 256 // files being sent at once
+	verdictLife = 10 * time.Minute
+)
+
+// Options are what a Gateway is made of; Node must be set.
+type Options struct {
+	Node Node
+	// Everyone lists repositories that are served to everybody on this node,
+	// whoever may read them at the Hub.
+	Everyone []pieces.Repo
+	// EveryRepo does so for all.
+	EveryRepo bool
+	// Host is a name that requests may call this gateway by, besides localhost and
+	// IP addresses.
+	Host string
+	// Logger gets a line for each body that broke off; nil discards.
+	Logger *slog.Logger
+}
+
+// Gateway answers Hub clients. It is safe for concurrent use.
+type Gateway struct {
+	o       Options
+	log     *slog.Logger
+	callers *callers
+	waits   waits
+	readers chan struct{} // one for each file being sent
+}
+
+// New returns a Gateway; it starts nothing.
+func New(o Options) *Gateway {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Gateway{o: o, log: o.Logger, callers: newCallers(), readers: make(chan struct{}, maxReaders)}
+}
+
+// everyone tells whether the operator opened the repository.
+func (g *Gateway) everyone(repo pieces.Repo) bool {
+	return g.o.EveryRepo || slices.Contains(g.o.Everyone, repo)
+}
+
+// Serve answers on a listener, which it closes, until ctx ends; what is being
+// sent then is cut off after a second.
+func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler: g, ReadHeaderTimeout: readHeader, IdleTimeout: idleConn, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	wait.Go(func() {
+		select {
+		case <-ctx.Done():
+			shutdown(srv)
+		case <-done:
+		}
+	})
+	if err := srv.Serve(boundedListener{l, make(chan struct{}, maxConns)}); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func shutdown(srv *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+	defer cancel()
+	if srv.Shutdown(ctx) != nil {
+		srv.Close()
+	}
+}

@@ -389,6 +389,9 @@ func TestReadOnlyCache(t *testing.T) {
 		if err := c.Begin(t.Context(), repoB, m.blobs()); !errors.Is(err, unix.EROFS) {
 			t.Errorf("begin in another repository: %v", err)
 		}
+		if err := c.Writable(); !errors.Is(err, unix.EROFS) {
+			t.Errorf("writable: %v", err)
+		}
 		if _, err := c.Remove(mainA); !errors.Is(err, unix.EROFS) {
 			t.Errorf("remove: %v", err)
 		}

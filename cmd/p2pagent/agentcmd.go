@@ -46,7 +46,8 @@ func (p *program) agentCmd() *cobra.Command {
 // serve runs the daemon.
 func (p *program) serve(ctx context.Context, s *settings) error {
 	level := new(slog.LevelVar)
-	log := newLog(p.stderr, p.terminal, level)
+	recent := newTail(keptLog)
+	log := newLog(io.MultiWriter(p.stderr, recent), s.LogFormat.text(p.terminal), level)
 	defer toggleDebug(level)()
 	m, err := newMember(s, log, log)
 	if err != nil {
@@ -60,6 +61,10 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
+	watched, err := s.listenMetrics()
+	if err != nil {
+		return errors.Join(err, listener.Close(), m.Close())
+	}
 	log.Info("starting", "version", versionText(), "socket", path, "hub_cache", s.HubCache, "state_dir", s.StateDir,
 		"endpoint", s.HubEndpoint, "peer", m.host.ID().String(), "upstream", s.asksHub())
 	if s.SwarmKeyFile == "" {
@@ -67,7 +72,8 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	}
 	err = m.run(ctx, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, listener) })
+		g.Go(func() error { return agent.NewServer(m.agent, m.inside(recent)).Serve(ctx, listener) })
+		g.Go(func() error { return m.serveMetrics(ctx, watched, path) })
 		g.Go(func() error { return m.notify(ctx) })
 		return g.Wait()
 	})

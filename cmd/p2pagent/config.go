@@ -199,6 +199,7 @@ func (s *settings) check() []error {
 	if within(s.StateDir, s.HubCache) {
 		faults = append(faults, s.fault("state-dir", "%s lies inside the hub cache %s", s.StateDir, s.HubCache))
 	}
+	faults = append(faults, s.listener("metrics-addr", s.MetricsAddr))
 	for _, j := range s.Join {
 		faults = append(faults, s.member(j))
 	}
@@ -231,6 +232,18 @@ func (s *settings) loopback(name, text string) error {
 	addr, err := netip.ParseAddrPort(strings.Replace(text, "localhost:", "127.0.0.1:", 1))
 	if err != nil || !addr.Addr().IsLoopback() {
 		return s.fault(name, "%q, want an address of this machine alone, such as %s", text, defaultGateway)
+	}
+	return nil
+}
+
+// listener is for what other machines may reach when the operator says so.
+func (s *settings) listener(name, text string) error {
+	if text == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(text)
+	if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
+		return s.fault(name, "%q, want host:port", text)
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func (v *logFormat) Set(s string) error {
 }
 
 func (v *logFormat) String() string { return string(*v) }
-func (v *logFormat) Type() string   { return "auto|text|json" }
+func (v *logFormat) Type() string   { return "choice" }
 
 // text tells whether lines are for people.
 func (v logFormat) text(terminal bool) bool { return v == logText || v == logAuto && terminal }

@@ -44,7 +44,12 @@ func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 // Fetch implements Upstream.
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
-	return u.seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) { u.came(n); progress(n) })
+	return u.seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) {
+		u.came(n)
+		if progress != nil {
+			progress(n)
+		}
+	})
 }
 
 // Open implements seeder.Source.

@@ -49,7 +49,7 @@ func (p *program) root() *cobra.Command {
 	for group, list := range map[string][]*cobra.Command{
 		"run":   {p.agentCmd(), p.keygenCmd(), p.configCmd(), p.envCmd()},
 		"model": {p.fetchCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.rmCmd()},
-		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd(), p.doctorCmd()},
+		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd(), p.doctorCmd(), p.debugCmd()},
 	} {
 		for _, c := range list {
 			c.GroupID = group

@@ -18,6 +18,7 @@ type upstream struct {
 	commit pieces.Commit
 	files  map[pieces.Blob]pieces.File // one file for each blob; any will do
 	from   func(host string)           // told where bytes come from
+	came   func(n int64)               // and how many
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
@@ -25,10 +26,12 @@ func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 	if a.opt.Hub == nil || l.seeded {
 		return nil
 	}
+	shared := a.shareCount(j, l.outline.Commit)
 	u := &upstream{
 		hub: a.opt.Hub, seeder: a.opt.Seeder, repo: l.outline.Repo, commit: l.outline.Commit,
 		files: make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
 		from:  func(host string) { j.update(func(v *Job) { v.Host = host }) },
+		came:  func(n int64) { a.brought.Add(n); shared.Add(n) },
 	}
 	for _, f := range l.outline.Files {
 		if _, ok := u.files[f.Blob]; !ok {
@@ -41,7 +44,12 @@ func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 // Fetch implements Upstream.
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
-	return u.seeder.Fetch(ctx, u, e, need, putFunc(put), progress)
+	return u.seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) {
+		u.came(n)
+		if progress != nil {
+			progress(n)
+		}
+	})
 }
 
 // Open implements seeder.Source.

@@ -231,7 +231,9 @@ func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer) {
 	for _, p := range n.swap.Held(v) {
 		n.taker.cancel(p, v, errElsewhere)
 	}
-	if s == nil || !s.held.Add(v.Index) {
+	wanted := s != nil && s.held.Add(v.Index)
+	n.count.arrival(from == n.self, wanted)
+	if !wanted {
 		return
 	}
 	now := time.Now()

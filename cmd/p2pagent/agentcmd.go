@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -68,7 +65,7 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	err = m.run(ctx, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, listener) })
-		g.Go(func() error { return m.notify(ctx) })
+		g.Go(func() error { return m.notifier().run(ctx) })
 		return g.Wait()
 	})
 	err = errors.Join(err, m.Close())
@@ -77,38 +74,6 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 		return cause
 	}
 	return err
-}
-
-// readyWait is how long a start may take before systemd is told that it worked:
-// a port that is taken shows within it.
-const readyWait = time.Second
-
-// notify tells systemd, when there is one, how the agent is.
-func (m *member) notify(ctx context.Context) error {
-	early, cancel := context.WithTimeout(ctx, readyWait)
-	err := m.node.Settled(early)
-	late := early.Err() != nil // peers are not a condition of being ready
-	cancel()
-	if ctx.Err() == nil && (err == nil || late) {
-		daemon.SdNotify(false, daemon.SdNotifyReady)
-		m.log.Info("ready")
-	}
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		daemon.SdNotify(false, "STATUS="+m.statusText())
-		select {
-		case <-ctx.Done():
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-func (m *member) statusText() string {
-	s := m.agent.Status()
-	return fmt.Sprintf("%d jobs, %d other members, %d banned", s.Jobs, s.Members, len(s.Banned))
 }
 
 // newLog writes text for people, JSON for programs. Both escape control

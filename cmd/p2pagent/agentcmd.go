@@ -4,16 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -116,40 +113,8 @@ func (m *member) answer(ctx context.Context, d doors, recent *tail) error {
 	g.Go(func() error { return agent.NewServer(m.agent, m.inside(recent)).Serve(ctx, d.commands) })
 	g.Go(func() error { return m.serveGateway(ctx, d.clients) })
 	g.Go(func() error { return m.serveMetrics(ctx, d.watchers, d.path) })
-	g.Go(func() error { return m.notify(ctx) })
+	g.Go(func() error { return m.notifier().run(ctx) })
 	return g.Wait()
-}
-
-// readyWait is how long a start may take before systemd is told that it worked:
-// a port that is taken shows within it.
-const readyWait = time.Second
-
-// notify tells systemd, when there is one, how the agent is.
-func (m *member) notify(ctx context.Context) error {
-	early, cancel := context.WithTimeout(ctx, readyWait)
-	err := m.node.Settled(early)
-	late := early.Err() != nil // peers are not a condition of being ready
-	cancel()
-	if ctx.Err() == nil && (err == nil || late) {
-		daemon.SdNotify(false, daemon.SdNotifyReady)
-		m.log.Info("ready")
-	}
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		daemon.SdNotify(false, "STATUS="+m.statusText())
-		select {
-		case <-ctx.Done():
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-func (m *member) statusText() string {
-	s := m.agent.Status()
-	return fmt.Sprintf("%d jobs, %d other members, %d banned", s.Jobs, s.Members, len(s.Banned))
 }
 
 // newLog writes text for people, JSON for programs. Both escape control

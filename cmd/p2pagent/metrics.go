@@ -41,12 +41,6 @@ func (m *member) serveMetrics(ctx context.Context, l net.Listener, socket string
 	}).Serve(ctx, l)
 }
 
-// alive asks the one goroutine that everything in the swarm waits for.
-func (m *member) alive(ctx context.Context) error {
-	_, err := m.node.Status(ctx)
-	return err
-}
-
 // checkIdentity tells whether the state still has the key that this member is
 // known by: after a restart without it the fleet would see a stranger.
 func (m *member) checkIdentity() error {

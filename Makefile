@@ -2,7 +2,7 @@
 # test    everything a change has to pass      bench  the measured table of the README (root)
 # race    the concurrent packages, -race       demo   five agents on loopback, one upstream copy
 # lint    gofmt, vet, staticcheck, budgets     lab    the acceptance test in network namespaces (root)
-# clean   removes what these left
+# clean   removes what these left              packages  deb, rpm and tarball, in bin/packages
 
 FUZZTIME ?= 10s
 VERSION  ?= $(shell git describe --tags --exact-match 2>/dev/null)
@@ -11,7 +11,7 @@ STATIC   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(V
 # Packages that start goroutines. The others are pure, or only wrap these.
 CONCURRENT := ./internal/stall ./internal/cluster ./pkg/agent ./pkg/cachefs ./pkg/gateway ./pkg/hub/... ./pkg/seeder ./pkg/swarm ./pkg/xet
 
-.PHONY: build test race lint fuzz bench demo lab clean
+.PHONY: build test race lint fuzz bench demo lab packages clean
 
 build:
 	$(STATIC) -o bin/p2pagent ./cmd/p2pagent
@@ -29,7 +29,7 @@ race:
 lint:
 	@unformatted=$$(gofmt -l cmd internal pkg scripts); if [ -n "$$unformatted" ]; then echo "gofmt -w these:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
-	go vet -tags p2ptest ./...
+	go vet -tags p2ptest,genman ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 	go run ./scripts/budgets
 
@@ -51,6 +51,9 @@ demo:
 
 lab:
 	scripts/lab/run
+
+packages:
+	VERSION=$(VERSION) scripts/packages/build
 
 clean:
 	rm -rf bin .cache

@@ -4,16 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -48,7 +45,8 @@ func (p *program) agentCmd() *cobra.Command {
 // serve runs the daemon.
 func (p *program) serve(ctx context.Context, s *settings) error {
 	level := new(slog.LevelVar)
-	log := newLog(p.stderr, p.terminal, level)
+	recent := newTail(keptLog)
+	log := newLog(io.MultiWriter(p.stderr, recent), s.LogFormat.text(p.terminal), level)
 	defer toggleDebug(level)()
 	m, err := newMember(s, log, log)
 	if err != nil {
@@ -58,20 +56,16 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	if path == "" {
 		path = s.place.serveSocket(s.StateDir)
 	}
-	listener, err := agent.Listen(path)
+	d, err := m.listen(path)
 	if err != nil {
 		return errors.Join(err, m.Close())
-	}
-	clients, err := m.listenGateway()
-	if err != nil {
-		return errors.Join(err, listener.Close(), m.Close())
 	}
 	log.Info("starting", "version", versionText(), "socket", path, "hub_cache", s.HubCache, "state_dir", s.StateDir,
 		"endpoint", s.HubEndpoint, "peer", m.host.ID().String(), "upstream", s.asksHub(), "gateway", m.gateway)
 	if s.SwarmKeyFile == "" {
 		log.Warn("no swarm key: everybody who reaches the ports is a member")
 	}
-	err = m.run(ctx, func(ctx context.Context) error { return m.answer(ctx, listener, clients) })
+	err = m.run(ctx, func(ctx context.Context) error { return m.answer(ctx, d, recent) })
 	err = errors.Join(err, m.Close())
 	if cause := context.Cause(ctx); err == nil && cause != nil {
 		log.Info("stopped", "why", cause.Error())
@@ -80,45 +74,47 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	return err
 }
 
-// answer serves commands on the control socket, and Hub clients, until ctx ends.
-func (m *member) answer(ctx context.Context, commands, clients net.Listener) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return agent.NewServer(m.agent).Serve(ctx, commands) })
-	g.Go(func() error { return m.serveGateway(ctx, clients) })
-	g.Go(func() error { return m.notify(ctx) })
-	return g.Wait()
+// doors are what the daemon listens on, ports of the swarm apart.
+type doors struct {
+	path     string // of commands
+	commands net.Listener
+	clients  net.Listener // of the Hub; nil when there is no gateway
+	watchers net.Listener // of metrics and health; nil when nobody may
 }
 
-// readyWait is how long a start may take before systemd is told that it worked:
-// a port that is taken shows within it.
-const readyWait = time.Second
-
-// notify tells systemd, when there is one, how the agent is.
-func (m *member) notify(ctx context.Context) error {
-	early, cancel := context.WithTimeout(ctx, readyWait)
-	err := m.node.Settled(early)
-	late := early.Err() != nil // peers are not a condition of being ready
-	cancel()
-	if ctx.Err() == nil && (err == nil || late) {
-		daemon.SdNotify(false, daemon.SdNotifyReady)
-		m.log.Info("ready")
+// listen opens them, all or none.
+func (m *member) listen(path string) (d doors, err error) {
+	d.path = path
+	if d.commands, err = agent.Listen(path); err != nil {
+		return d, err
 	}
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		daemon.SdNotify(false, "STATUS="+m.statusText())
-		select {
-		case <-ctx.Done():
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return nil
-		case <-tick.C:
+	if d.clients, err = m.listenGateway(); err == nil {
+		d.watchers, err = m.settings.listenMetrics()
+	}
+	if err != nil {
+		return d, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d doors) close() error {
+	err := d.commands.Close()
+	for _, l := range []net.Listener{d.clients, d.watchers} {
+		if l != nil {
+			err = errors.Join(err, l.Close())
 		}
 	}
+	return err
 }
 
-func (m *member) statusText() string {
-	s := m.agent.Status()
-	return fmt.Sprintf("%d jobs, %d other members, %d banned", s.Jobs, s.Members, len(s.Banned))
+// answer serves commands, Hub clients and whoever watches, until ctx ends.
+func (m *member) answer(ctx context.Context, d doors, recent *tail) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return agent.NewServer(m.agent, m.inside(recent)).Serve(ctx, d.commands) })
+	g.Go(func() error { return m.serveGateway(ctx, d.clients) })
+	g.Go(func() error { return m.serveMetrics(ctx, d.watchers, d.path) })
+	g.Go(func() error { return m.notifier().run(ctx) })
+	return g.Wait()
 }
 
 // newLog writes text for people, JSON for programs. Both escape control

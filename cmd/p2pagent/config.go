@@ -200,6 +200,7 @@ func (s *settings) check() []error {
 	if within(s.StateDir, s.HubCache) {
 		faults = append(faults, s.fault("state-dir", "%s lies inside the hub cache %s", s.StateDir, s.HubCache))
 	}
+	faults = append(faults, s.listener("metrics-addr", s.MetricsAddr))
 	for _, j := range s.Join {
 		faults = append(faults, s.member(j))
 	}
@@ -220,6 +221,18 @@ func (s *settings) port(name string, n int) error {
 func (s *settings) ip(name, text string) error {
 	if _, err := netip.ParseAddr(text); text != "" && err != nil {
 		return s.fault(name, "%q is no IP address", text)
+	}
+	return nil
+}
+
+// listener is for what other machines may reach when the operator says so.
+func (s *settings) listener(name, text string) error {
+	if text == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(text)
+	if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 {
+		return s.fault(name, "%q, want host:port", text)
 	}
 	return nil
 }

@@ -59,6 +59,8 @@ var samples = map[string][4]string{
 	"xet":            {"off", "only", "auto", "off"},
 	"ranges":         {"4", "5", "6", "4"},
 	"label":          {"a=1", "b=2", "{c: 3}", "a=1"},
+	"metrics-addr":   {"127.0.0.1:1", ":2", "host:3", "127.0.0.1:1"},
+	"log-format":     {"text", "json", "auto", "text"},
 	"socket":         {"/s1", "/s2", "/s3", "/s1"},
 	"gateway":        {"127.0.0.1:1", "off", "localhost:3", "127.0.0.1:1"},
 	"gateway-open":   {"org/a,datasets/b", "*", "[org/c]", "org/a,datasets/b"},

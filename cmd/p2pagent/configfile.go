@@ -107,10 +107,10 @@ func isOption(s *settings, name string) bool {
 // fileTypes says which YAML tags a type of option takes.
 var fileTypes = map[string][]string{
 	"string":   {"!!str"},
-	"when":     {"!!str"},
 	"bool":     {"!!bool"},
 	"int":      {"!!int"},
 	"duration": {"!!str"},
+	"choice":   {"!!str"},
 	"size":     {"!!str", "!!int"},
 	"list":     {"!!str"},
 	"labels":   {"!!str"},
@@ -162,7 +162,7 @@ func pairs(content []*yaml.Node) (string, error) {
 
 var kindText = map[string]string{
 	"string": "text", "bool": "true or false", "int": "a whole number", "duration": `a duration such as "30s"`,
-	"size": `a size such as "100MB"`, "list": "a list", "labels": "a mapping of labels",
+	"size": `a size such as "100MB"`, "list": "a list", "labels": "a mapping of labels", "choice": "a word",
 }
 
 func nodeText(n *yaml.Node) string {

@@ -17,6 +17,7 @@ import (
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
 	"p2pagent/pkg/swarm"
+	"p2pagent/pkg/xet"
 )
 
 // member is one live member with all its parts: what `agent` runs for long and
@@ -30,6 +31,7 @@ type member struct {
 	members *swarm.Members
 	node    *swarm.Node
 	hub     *hub.Client // nil when the Hub is not asked
+	xet     *xet.Client // nil when its store is not
 	agent   *agent.Agent
 	side    *swarmSide
 	gateway string // host:port where clients of this node find it; "" without one

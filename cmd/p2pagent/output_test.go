@@ -292,7 +292,8 @@ func TestNotebook(t *testing.T) {
 	}
 }
 
-// systemd hears READY=1 only from an agent that serves, a status, and the stop.
+// systemd hears READY=1 only from an agent that serves, a status with food for
+// the watchdog, and the stop.
 func TestNotify(t *testing.T) {
 	dir := t.TempDir()
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "n"), Net: "unixgram"})
@@ -311,7 +312,7 @@ func TestNotify(t *testing.T) {
 	defer cancel(nil)
 	code := make(chan int, 1)
 	go func() { code <- p.main(ctx, []string{"serve"}) }()
-	want := []string{"READY=1", "STATUS=0 jobs, 0 other members, 0 banned", "STOPPING=1"}
+	want := []string{"READY=1", "STATUS=0 jobs, 0 other members, 0 banned\nWATCHDOG=1", "STOPPING=1"}
 	for i, text := range want {
 		b := make([]byte, 200)
 		n, err := l.Read(b)

@@ -33,6 +33,9 @@ func (p *program) main(ctx context.Context, args []string) int {
 	return exitCode(err)
 }
 
+// unlisted are commands that only some builds have.
+var unlisted []func(*program) *cobra.Command
+
 func (p *program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "p2pagent", Short: "models on every node with one upstream copy", Long: rootLong,
@@ -48,8 +51,8 @@ func (p *program) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "model", Title: "Models:"}, &cobra.Group{ID: "look", Title: "Look:"})
 	for group, list := range map[string][]*cobra.Command{
 		"run":   {p.agentCmd(), p.keygenCmd(), p.configCmd(), p.envCmd()},
-		"model": {p.fetchCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.rmCmd()},
-		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd(), p.doctorCmd()},
+		"model": {p.fetchCmd(), p.waitCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.rmCmd()},
+		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd(), p.doctorCmd(), p.debugCmd()},
 	} {
 		for _, c := range list {
 			c.GroupID = group
@@ -57,6 +60,9 @@ func (p *program) root() *cobra.Command {
 		}
 	}
 	root.AddCommand(p.versionCmd())
+	for _, c := range unlisted {
+		root.AddCommand(c(p))
+	}
 	return root
 }
 

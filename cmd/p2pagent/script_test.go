@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -89,7 +91,7 @@ func play(t *testing.T, p testscript.Params) {
 	leaktest.Check(t)
 	p.Setup, p.Cmds = setUp, map[string]func(*testscript.TestScript, bool, []string){
 		"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort,
-		"signal": cmdSignal, "until": cmdUntil, "within": cmdWithin,
+		"signal": cmdSignal, "until": cmdUntil, "within": cmdWithin, "get": cmdGet, "lint": cmdLint,
 	}
 	testscript.Run(t, p)
 }
@@ -275,5 +277,32 @@ func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	for _, cmd := range ts.BackgroundCmds() {
 		ts.Check(cmd.Process.Signal(unix.SignalNum("SIG" + args[0])))
+	}
+}
+
+// get STATUS URL asks once; the body is stdout.
+func cmdGet(ts *testscript.TestScript, _ bool, args []string) {
+	resp, err := (&http.Client{Timeout: 20 * time.Second}).Get(args[1])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if got := strconv.Itoa(resp.StatusCode); got != args[0] {
+		ts.Fatalf("%s answered %s, want %s:\n%s", args[1], got, args[0], body)
+	}
+	fmt.Fprint(ts.Stdout(), string(body))
+}
+
+// lint has promtool check the metrics in stdout.
+func cmdLint(ts *testscript.TestScript, _ bool, _ []string) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		ts.Logf("not linted: no promtool here (Debian: prometheus)")
+		return
+	}
+	cmd := exec.Command(tool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(ts.ReadFile("stdout"))
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		ts.Fatalf("promtool check metrics: %v\n%s", err, out)
 	}
 }

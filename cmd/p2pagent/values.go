@@ -150,4 +150,28 @@ func (v *xetValue) Set(s string) error {
 }
 
 func (v *xetValue) String() string { return string(*v) }
-func (v *xetValue) Type() string   { return "when" }
+func (v *xetValue) Type() string   { return "choice" }
+
+// logFormat is how the agent logs.
+type logFormat string
+
+const (
+	logAuto logFormat = "auto"
+	logText logFormat = "text"
+	logJSON logFormat = "json"
+)
+
+func (v *logFormat) Set(s string) error {
+	switch f := logFormat(s); f {
+	case logAuto, logText, logJSON:
+		*v = f
+		return nil
+	}
+	return fmt.Errorf("want auto, text or json, got %q", s)
+}
+
+func (v *logFormat) String() string { return string(*v) }
+func (v *logFormat) Type() string   { return "choice" }
+
+// text tells whether lines are for people.
+func (v logFormat) text(terminal bool) bool { return v == logText || v == logAuto && terminal }

@@ -36,6 +36,7 @@ func (m *member) addXet(o *agent.Options, limit *rate.Limiter) error {
 	if err != nil {
 		return err
 	}
+	m.xet = client
 	x := &xetSide{client, m.settings.Xet == xetOnly}
 	o.Source, o.Patch = x.source, x.patch
 	return nil

@@ -148,6 +148,9 @@ func (s *stage) home(node string) string {
 	return filepath.Join(s.dir, node)
 }
 
+// metricsAddr is where agents of the documents show their metrics.
+const metricsAddr = "127.0.0.1:9464"
+
 var peerName = regexp.MustCompile(`\b(node\d):7946\b`)
 
 // command prepares a line for bash.
@@ -155,6 +158,9 @@ func (s *stage) command(ctx context.Context, node, line string) *exec.Cmd {
 	line = peerName.ReplaceAllStringFunc(line, func(m string) string {
 		return fmt.Sprintf("127.0.0.1:%d", s.port(strings.TrimSuffix(m, ":7946")))
 	})
+	if strings.Contains(line, metricsAddr) {
+		line = strings.ReplaceAll(line, metricsAddr, fmt.Sprintf("127.0.0.1:%d", s.port(node+" metrics")))
+	}
 	cmd := exec.CommandContext(ctx, "bash", "-c", line)
 	cmd.Dir = s.home(node)
 	cmd.Env = []string{

@@ -95,7 +95,7 @@ func usage(t *testing.T, verb ...string) (use, short string) {
 }
 
 // others are flags that documents name and that are not p2pagent's.
-var others = map[string]bool{"env-file": true, "update": true, "list": true, "table": true}
+var others = map[string]bool{"env-file": true, "update": true, "list": true, "table": true, "now": true, "template": true}
 
 var namedFlag = regexp.MustCompile("(?:^|[\\s`(\\[])--([a-z][a-z-]*)")
 

@@ -19,6 +19,7 @@ var table = map[string]row{
 	"internal/buffers": {},
 	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
+	"internal/metrics": {avoids: []string{"os", "os/exec", "syscall"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/sockopt": {},
 	"internal/stall":   {},
@@ -67,4 +68,5 @@ var heavy = map[string][]string{
 	"github.com/hashicorp/memberlist":      {"pkg/swarm", "cmd/p2pagent", "internal/cluster"},
 	"github.com/multiformats/go-multiaddr": {"pkg/swarm", "cmd/p2pagent", "internal/cluster"},
 	"github.com/fxamacker/cbor":            {"pkg/pieces"},
+	"github.com/prometheus/":               {"internal/metrics"},
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -179,6 +180,7 @@ type Agent struct {
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup // running jobs
 	saving  chan struct{}  // held while the notebook is written
+	brought atomic.Int64   // bytes from upstream, as they came
 
 	mu      sync.Mutex // guards the fields below; never held over I/O
 	stopped bool
@@ -187,6 +189,8 @@ type Agent struct {
 	serial  int
 	wait    waitNote
 	hashing string // what the cache hashes, and how far it is
+	ended   map[Kind]int64
+	waits   int64
 	notes   notes
 
 	accesses map[string]pieces.Access // of repositories in the cache, by name; in the notebook
@@ -214,7 +218,7 @@ func New(o Options) (*Agent, error) {
 	if o.Prefer == nil {
 		o.Prefer = func(pieces.Blob, int) func() { return func() {} }
 	}
-	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, notes: notes, accesses: accesses, shelf: newShelf()}
+	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, ended: map[Kind]int64{}, notes: notes, accesses: accesses, shelf: newShelf()}
 	a.base, a.stop = context.WithCancelCause(context.Background())
 	return a, nil
 }
@@ -244,6 +248,7 @@ func (a *Agent) NoteWait(why string, until time.Time) {
 	defer a.mu.Unlock()
 	if until.After(a.wait.until) {
 		a.wait = waitNote{why, until}
+		a.waits++
 	}
 }
 

@@ -127,6 +127,23 @@ func (c *Client) Verify(ctx context.Context, ref pieces.Ref, watch func(Verifyin
 	return line.Problems, err
 }
 
+// maxInside bounds what Inside returns.
+const maxInside = 64 << 20
+
+// Inside asks for what Server's Inside has under the name.
+func (c *Client) Inside(ctx context.Context, name string) ([]byte, error) {
+	resp, err := c.send(ctx, http.MethodGet, "/v1/inside/"+url.PathEscape(name), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxInside))
+	if err != nil {
+		return nil, c.cutOff(ctx, err)
+	}
+	return raw, nil
+}
+
 func watching(watch func(Job)) func(streamLine) {
 	return func(l streamLine) {
 		if watch != nil && l.Job != nil {

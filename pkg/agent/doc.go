@@ -34,6 +34,7 @@
 //	GET    /v1/peers                the other members
 //	GET    /v1/snapshots            what is in the cache
 //	GET    /v1/snapshot?ref=R       one of them with its files
+//	GET    /v1/inside/NAME          metrics, config, log, goroutines: as text, without secrets
 //	POST   /v1/fetch                run Ensure; a stream
 //	POST   /v1/seed                 hold and offer; a stream
 //	POST   /v1/verify               hash a snapshot again; a stream
@@ -43,6 +44,6 @@
 // least every 2 s, and last one "result" or "error". A body that ends without
 // either was cut off. An error has a kind, a message and perhaps a hint.
 //
-// Who may connect is decided by the socket's mode (0660). Removing needs more:
+// Who may connect is decided by the socket's mode (0660). Removing and looking inside need more:
 // the caller's uid must be the agent's own or root.
 package agent

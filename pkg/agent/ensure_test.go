@@ -48,9 +48,62 @@ func TestEnsureOneCopy(t *testing.T) {
 		if upstream != modelSize {
 			t.Errorf("agents counted %d bytes from upstream, want %d", upstream, modelSize)
 		}
+		checkCounters(t, r, commit)
 		stats := r.hub.Stats()
 		if stats.BodyBytes != modelSize || stats.Calls[hubtest.Info] != 1 || stats.Calls[hubtest.Tree] != 1 {
 			t.Errorf("the Hub sent %d bytes of %d, calls %v", stats.BodyBytes, modelSize, stats.Calls)
+		}
+	})
+}
+
+// checkCounters wants the agents' counters to say what the Hub sent: one copy.
+func checkCounters(t *testing.T, r *room, commit pieces.Commit) {
+	t.Helper()
+	var upstream, ofSnapshot int64
+	for _, u := range r.units {
+		c := u.Counters()
+		upstream += c.Upstream
+		if len(c.Snapshots) != 1 || c.Ended[""] != 1 {
+			t.Fatalf("counters %+v", c)
+		}
+		s := c.Snapshots[0]
+		ofSnapshot += s.Upstream
+		if s.Repo != "org/m" || s.Commit != string(commit) || s.Bytes != modelSize || s.Here != modelSize || !s.Ready {
+			t.Errorf("counted %+v", s)
+		}
+	}
+	if upstream != modelSize || ofSnapshot != modelSize {
+		t.Errorf("counters of %d bytes from upstream, %d for the snapshot, want %d", upstream, ofSnapshot, modelSize)
+	}
+}
+
+// Jobs of one snapshot share its count of bytes from upstream: none counts twice,
+// and a later job that moves nothing does not forget it.
+func TestCountersOfOverlappingJobs(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		r.model("org/m")
+		u := r.units[0]
+		var wg sync.WaitGroup
+		for _, include := range [][]string{nil, {"*.safetensors"}} {
+			wg.Go(func() {
+				if _, err := u.fetch("org/m", func(r *agent.Request) { r.Include = include }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := u.fetch("org/m", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.fetch("org/none", nil); err == nil {
+			t.Fatal("org/none is there")
+		}
+		c := u.Counters()
+		if c.Ended[""] != 3 || c.Ended[agent.NotFound] != 1 || c.Upstream != modelSize {
+			t.Errorf("counters %+v", c)
+		}
+		if len(c.Snapshots) != 1 || c.Snapshots[0].Upstream != modelSize || c.Snapshots[0].Bytes != modelSize {
+			t.Errorf("snapshots %+v", c.Snapshots)
 		}
 	})
 }

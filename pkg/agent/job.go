@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"p2pagent/pkg/pieces"
@@ -35,7 +36,10 @@ type job struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed once err is set
 
-	callers int // guarded by Agent.mu
+	// Guarded by Agent.mu.
+	callers int
+	brought *atomic.Int64 // bytes that all jobs of its snapshot got from upstream
+	counted snapshotKey   // that snapshot
 
 	mu      sync.Mutex
 	view    Job
@@ -118,6 +122,7 @@ func (a *Agent) end(j *job, err error) {
 	delete(a.jobs, j.key)
 	a.recent = append(a.recent, j)
 	a.recent = a.recent[max(0, len(a.recent)-keepEnded):]
+	a.ended[j.view.Kind]++
 	a.mu.Unlock()
 	close(j.done)
 	a.logEnd(j.read(time.Now()), err)

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -25,19 +27,25 @@ const (
 
 // Server answers the control API on behalf of an agent.
 type Server struct {
-	agent *Agent
-	http  *http.Server
+	agent  *Agent
+	inside Inside
+	http   *http.Server
 }
 
-// NewServer returns a server that Serve starts.
-func NewServer(a *Agent) *Server {
-	s := &Server{agent: a}
+// Inside writes what GET /v1/inside/NAME answers, by name: what helps to find out
+// why an agent does what it does. What it writes has no secrets.
+type Inside map[string]func(context.Context, io.Writer) error
+
+// NewServer returns a server that Serve starts. inside may be nil.
+func NewServer(a *Agent, inside Inside) *Server {
+	s := &Server{agent: a, inside: inside}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/jobs", s.jobs)
 	mux.HandleFunc("GET /v1/peers", s.peers)
 	mux.HandleFunc("GET /v1/snapshots", s.snapshots)
 	mux.HandleFunc("GET /v1/snapshot", s.snapshot)
+	mux.HandleFunc("GET /v1/inside/{name}", s.look)
 	mux.HandleFunc("POST /v1/fetch", s.fetch)
 	mux.HandleFunc("POST /v1/seed", s.seed)
 	mux.HandleFunc("POST /v1/verify", s.verify)
@@ -185,6 +193,28 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, removeAnswer{SchemaVersion, gone})
+}
+
+// look wants as much as remove: logs and stacks say more of others' work than
+// their jobs do.
+func (s *Server) look(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	write := s.inside[name]
+	if write == nil {
+		s.unknown(w, r)
+		return
+	}
+	if uid := callerOf(r.Context()); uid != 0 && uid != os.Getuid() {
+		s.fail(w, Errorf(Denied, "look inside the agent: only root and the agent's own user (uid %d) may, not uid %d", os.Getuid(), uid))
+		return
+	}
+	var out bytes.Buffer
+	if err := write(r.Context(), &out); err != nil {
+		s.fail(w, fmt.Errorf("look at %s: %w", name, err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Write(out.Bytes())
 }
 
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {

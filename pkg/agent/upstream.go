@@ -19,6 +19,7 @@ type upstream struct {
 	commit pieces.Commit
 	files  map[pieces.Blob]pieces.File // one file for each blob; any will do
 	source seeder.Source               // what opens the blobs: this, unless a better way is known
+	came   func(n int64)               // told how many bytes came
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
@@ -26,9 +27,11 @@ func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 	if a.opt.Hub == nil || l.seeded {
 		return nil
 	}
+	shared := a.shareCount(j, l.outline.Commit)
 	u := &upstream{
 		hub: a.opt.Hub, seeder: a.opt.Seeder, repo: l.outline.Repo, commit: l.outline.Commit,
 		files: make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
+		came:  func(n int64) { a.brought.Add(n); shared.Add(n) },
 	}
 	for _, f := range l.outline.Files {
 		if _, ok := u.files[f.Blob]; !ok {
@@ -64,7 +67,12 @@ func (w *witness) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.Rea
 // Fetch implements Upstream.
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
-	return u.seeder.Fetch(ctx, u.source, e, need, putFunc(put), progress)
+	return u.seeder.Fetch(ctx, u.source, e, need, putFunc(put), func(n int64) {
+		u.came(n)
+		if progress != nil {
+			progress(n)
+		}
+	})
 }
 
 // Open implements seeder.Source by plain HTTP.

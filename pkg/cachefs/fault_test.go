@@ -78,7 +78,7 @@ func TestFailedSyncPublishesNothing(t *testing.T) {
 			}
 			fault.on.Store(false) // the next sync would succeed, and prove nothing
 			for what, err := range map[string]error{
-				"put": c.Put(t.Context(), ps[0]), "begin": c.Begin(t.Context(), repoB, []pieces.Blob{f.Blob}),
+				"put": c.Put(t.Context(), ps[0]), "begin": c.Begin(t.Context(), repoB, []pieces.Blob{f.Blob}), "probe": c.Writable(),
 			} {
 				if !errors.Is(err, syscall.EIO) {
 					t.Errorf("%s after a failed sync: %v", what, err)

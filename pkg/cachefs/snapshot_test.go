@@ -430,6 +430,9 @@ func TestC13ReadOnlyCache(t *testing.T) {
 		if err := c.Begin(t.Context(), repoB, m.blobs()); !errors.Is(err, unix.EROFS) {
 			t.Errorf("begin in another repository: %v", err)
 		}
+		if err := c.Writable(); !errors.Is(err, unix.EROFS) {
+			t.Errorf("writable: %v", err)
+		}
 		if _, err := c.Remove(mainA); !errors.Is(err, unix.EROFS) {
 			t.Errorf("remove: %v", err)
 		}

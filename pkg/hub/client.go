@@ -66,6 +66,7 @@ type Client struct {
 	local     atomic.Bool // the endpoint has a private or loopback address
 	linkLocal atomic.Bool
 	proxied   func(*url.URL) bool
+	count     counts
 }
 
 // New checks the options. It starts nothing and sends nothing.

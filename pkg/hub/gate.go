@@ -54,6 +54,7 @@ func (c *Client) limited(bucket string, wait time.Duration) {
 	if !news {
 		return
 	}
+	c.count.waits.Add(1)
 	c.log.Warn("the hub limits our requests", slog.String("bucket", bucket), slog.Time("until", until))
 	c.o.OnWait(bucket, until)
 }

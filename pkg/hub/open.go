@@ -264,6 +264,7 @@ func (r *sectionReader) broken(err error) error {
 	at := r.s.off + r.s.n - r.left
 	r.err = &BodyError{Op: r.s.op(), Host: r.host, Offset: at, Err: err}
 	if errors.Is(err, stall.ErrStalled) {
+		r.c.count.stalls.Add(1)
 		r.c.CloseIdle() // what made this connection silent may have silenced the pooled ones
 		r.c.log.Warn("upstream stalled", slog.String("op", r.s.op()), slog.String("host", r.host), slog.Int64("offset", at), slog.Any("err", err))
 	}

@@ -57,6 +57,10 @@ func waitsFor(t *testing.T, pauses ...pause) {
 			if err == nil {
 				_, err = readAll(t, c, o, file(t, o, shard), 0, 10)
 			}
+			n := c.Counts()
+			if n.Requests[p.status/100] != 1 || n.Requests[2]+n.Requests[3] < 2 || n.Stalls != 0 || (n.Waits == 1) != (p.status == 429) {
+				t.Errorf("%d on %s: counted %+v", p.status, p.route, n)
+			}
 			if took := time.Since(start); err != nil || took < p.min || took > p.max || hits() != 1 {
 				t.Errorf("%d on %s %v: took %v, want %v to %v; %d hits, %v", p.status, p.route, p.header(), took, p.min, p.max, hits(), err)
 			}

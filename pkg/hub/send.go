@@ -115,8 +115,10 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 		return nil, err
 	}
 	resp, err := c.transport.RoundTrip(req)
+	c.count.answered(resp)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), stall.ErrStalled) {
+			c.count.stalls.Add(1)
 			c.CloseIdle() // a NAT that forgot this connection forgot the pooled ones too
 		}
 		err = c.failed(ctx, r, err)

@@ -55,6 +55,9 @@ func TestS01BodyGoesSilent(t *testing.T) {
 		if int64(len(data)) != half || time.Since(start) != 15*time.Second || hub.Permanent(err) {
 			t.Errorf("got %d bytes after %v", len(data), time.Since(start))
 		}
+		if n := c.Counts(); n.Stalls != 1 {
+			t.Errorf("counted %+v", n)
+		}
 		rest, err := readAll(t, c, o, f, half, f.Blob.Size-half)
 		h := f.Blob.NewHash()
 		h.Write(append(data, rest...))

@@ -55,5 +55,7 @@ func (f foreign) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, &RedirectError{Op: "connect", Target: origin(r.URL), Reason: reason}
 		}
 	}
-	return f.c.transport.RoundTrip(r.WithContext(f.c.purpose(r.Context(), r.URL)))
+	resp, err := f.c.transport.RoundTrip(r.WithContext(f.c.purpose(r.Context(), r.URL)))
+	f.c.count.answered(resp)
+	return resp, err
 }

@@ -81,6 +81,9 @@ func TestForeign(t *testing.T) {
 	if resp.Request.Header.Get("Authorization") != "" {
 		t.Error("the token went along")
 	}
+	if n := local.Counts().Requests[resp.StatusCode/100]; n != 1 {
+		t.Errorf("%d requests counted", n)
+	}
 	public := newClient(t, hub.Options{Endpoint: "https://hub.example"})
 	for _, url := range []string{"http://127.0.0.1:1/", "http://localhost:1/", "http://169.254.169.254/", "http://10.0.0.1/"} {
 		var refused *hub.RedirectError

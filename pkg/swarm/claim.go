@@ -171,7 +171,9 @@ func (n *Node) needs(t *extentTask) map[plan.Piece]bool {
 
 // claim asks for as many extents as the pace allows.
 func (n *Node) claim(now time.Time) {
-	for _, a := range n.seats.Next(now, n.allowed()-n.openExtents()) {
+	asks := n.seats.Next(now, n.allowed()-n.openExtents())
+	n.count.asked(asks)
+	for _, a := range asks {
 		for _, p := range a.To {
 			if l := n.links[p]; l != nil {
 				l.spoke = now
@@ -220,6 +222,7 @@ func (n *Node) startExtent(now time.Time, t *extentTask) {
 	// it ends. leaveExtent stops it when nobody is left.
 	ctx, cancel := context.WithCancelCause(n.ctx)
 	t.cancel, t.progress, t.told = cancel, 0, now
+	n.count.Claims++
 	n.announce(t, plan.Fetching)
 	extent := n.readers.From(t.extent)
 	n.tasks.Go(func() error {

@@ -14,12 +14,14 @@ import (
 func (n *Node) badPiece(r plan.Request, err error) {
 	n.swap.Failed(time.Now(), r.Peer, r.Piece, 0)
 	if lie, ok := errors.AsType[*pieces.FalseStatementError](err); ok {
+		n.count.Refused++
 		n.falseStatement(lie.Statement)
 		return
 	}
 	if !errors.Is(err, pieces.ErrDigest) {
 		return // the statement was dropped meanwhile
 	}
+	n.count.Refused++
 	n.ban(r.Peer, fmt.Sprintf("sent a bad piece %d of %s", r.Piece.Index, r.Piece.Blob))
 }
 
@@ -49,6 +51,7 @@ func (n *Node) ban(p plan.Peer, reason string) {
 		return
 	}
 	ban := n.bans.Add(time.Now(), p, reason)
+	n.count.Bans++
 	n.log.Warn("member banned", "peer", peerID(p), "name", n.nameOf(p), "reason", reason, "until", ban.Until)
 	n.swap.Down(p)
 	n.swap.Up(p)

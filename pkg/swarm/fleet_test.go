@@ -432,12 +432,38 @@ func TestSixteenMembersCostTheHubOneCopy(t *testing.T) {
 		if f.model.calls.Load() != 1 {
 			t.Errorf("%d resolve calls", f.model.calls.Load())
 		}
+		f.checkCounters()
 		var worst int64
 		for _, m := range f.members {
 			worst = max(worst, m.store.served.Load())
 		}
 		t.Logf("worst sender %.2f copies", float64(worst)/float64(f.model.size))
 	})
+}
+
+// checkCounters wants what members counted to add up: each piece was cut once in
+// the fleet and taken by all others, and what was taken was sent.
+func (f *fleet) checkCounters() {
+	f.t.Helper()
+	var sum swarm.Counters
+	for _, m := range f.members {
+		s, err := m.node.Status(f.t.Context())
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		sum.In, sum.Out = sum.In+s.In, sum.Out+s.Out
+		sum.Cut, sum.Taken, sum.Claims, sum.Refused = sum.Cut+s.Cut, sum.Taken+s.Taken, sum.Claims+s.Claims, sum.Refused+s.Refused
+	}
+	count, others := int64(0), int64(len(f.members)-1)
+	for _, b := range f.model.blobs {
+		count += int64(b.Pieces())
+	}
+	if sum.Cut != count || sum.Taken != count*others || sum.Claims == 0 || sum.Refused != 0 {
+		f.t.Errorf("counted %+v for %d pieces", sum, count)
+	}
+	if want := f.model.size * others; sum.In < want || sum.Out < sum.In {
+		f.t.Errorf("counted %d bytes in, %d out, want at least %d", sum.In, sum.Out, want)
+	}
 }
 
 // A wrong --advertise, or a firewall that lets connections out only.
@@ -488,6 +514,9 @@ func TestV06BadPieces(t *testing.T) {
 			s, err := m.node.Status(t.Context())
 			if err != nil {
 				t.Fatal(err)
+			}
+			if int(s.Counters.Bans) != len(s.Bans) || s.Refused < s.Counters.Bans {
+				t.Errorf("%s counted %+v with bans %v", m.Name, s.Counters, s.Bans)
 			}
 			for _, b := range s.Bans {
 				banned++

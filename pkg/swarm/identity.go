@@ -38,6 +38,15 @@ func LoadIdentity(dir *os.Root) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
+// IdentityIn returns the peer id of the key in dir. It makes none.
+func IdentityIn(dir *os.Root) (peer.ID, error) {
+	key, err := readIdentity(dir)
+	if err != nil {
+		return "", fmt.Errorf("load identity %s/%s: %w", dir.Name(), identityFile, err)
+	}
+	return PeerOf(pieces.Maker(key.Public().(ed25519.PublicKey)))
+}
+
 func readIdentity(dir *os.Root) (ed25519.PrivateKey, error) {
 	f, err := dir.Open(identityFile)
 	if err != nil {

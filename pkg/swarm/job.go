@@ -232,16 +232,16 @@ func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer) {
 	for _, p := range n.swap.Held(v) {
 		n.taker.cancel(p, v, errElsewhere)
 	}
-	switch {
-	case s == nil:
-		return
-	case from == n.self:
+	if s != nil && from == n.self {
 		s.restate(st)
-	case s.retired[v.Index][st.ID]:
-		n.tooLate(s, st)
-		return
 	}
-	if !s.held.Add(v.Index) {
+	late := s != nil && s.retired[v.Index][st.ID]
+	wanted := s != nil && !late && s.held.Add(v.Index)
+	n.count.arrival(from == n.self, wanted)
+	if late {
+		n.tooLate(s, st)
+	}
+	if !wanted {
 		return
 	}
 	now := time.Now()

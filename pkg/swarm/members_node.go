@@ -154,6 +154,9 @@ func (n *Node) unlinked(l *link) {
 	if n.links[l.peer] != l {
 		return
 	}
+	if errors.Is(l.cause, errDeaf) {
+		n.count.Deaf++
+	}
 	n.log.Debug("neighbour gone", "peer", peerID(l.peer), "name", l.name, "cause", l.cause)
 	n.forget(l)
 	n.taker.forget(l.peer)

@@ -121,6 +121,7 @@ type Node struct {
 	rounds   map[uint64]*round
 	seq      uint64
 	stats    map[plan.Peer]*Traffic
+	count    Counters // without In and Out, which stats has
 	upRate   meter
 	hints    hints
 	extra    map[plan.Peer]bool // neighbours because of a hint

@@ -14,6 +14,8 @@ type Status struct {
 	Peer    string
 	Members []MemberStatus
 	Bans    []BanStatus
+	Sending int // pieces that are being sent to members
+	Counters
 }
 
 // MemberStatus is what this member knows of another.
@@ -41,7 +43,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 }
 
 func (n *Node) status(now time.Time) Status {
-	s := Status{Peer: n.cfg.Host.ID().String()}
+	s := Status{Peer: n.cfg.Host.ID().String(), Sending: len(n.server.slots), Counters: n.counters()}
 	peers := map[plan.Peer]bool{}
 	for p := range n.members {
 		peers[p] = true

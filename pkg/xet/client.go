@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"p2pagent/internal/stall"
@@ -64,6 +65,8 @@ type Client struct {
 
 	mu  sync.Mutex
 	old map[string]bool // CAS hosts that know version 1 only
+
+	stalls atomic.Int64
 }
 
 // New returns a Client. It starts nothing and sends nothing.
@@ -85,6 +88,17 @@ func New(o Options) (*Client, error) {
 	}
 	return &Client{o: o, log: o.Logger, grants: grants{ask: o.Grant}, old: make(map[string]bool),
 		decode: sync.Pool{New: func() any { return NewRecords() }}}, nil
+}
+
+// Stalls returns how many answers were given up so far because bytes stopped.
+func (c *Client) Stalls() int64 { return c.stalls.Load() }
+
+// failed counts the error when it is a stall, and returns it.
+func (c *Client) failed(err *Error) error {
+	if errors.Is(err, stall.ErrStalled) {
+		c.stalls.Add(1)
+	}
+	return err
 }
 
 // File is a file of the store, and the repository by whose right it is read.
@@ -210,7 +224,7 @@ func (c *Client) askPlan(ctx context.Context, f File, grant Grant, base *url.URL
 		return nil, err
 	}
 	defer resp.Body.Close()
-	fail := func(err error) error { return &Error{Op: f.op(), Host: base.Host, Err: err} }
+	fail := func(err error) error { return c.failed(&Error{Op: f.op(), Host: base.Host, Err: err}) }
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
 		return nil, c.refused(f.op(), base.Host, resp)
 	}
@@ -266,7 +280,7 @@ func (c *Client) send(ctx context.Context, op string, u *url.URL, header http.He
 	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	resp, err := c.o.Transport.RoundTrip(req)
 	if err != nil {
-		err = &Error{Op: op, Host: u.Host, Err: cause(ctx, err)}
+		err = c.failed(&Error{Op: op, Host: u.Host, Err: cause(ctx, err)})
 		cancel(nil)
 		return nil, err
 	}

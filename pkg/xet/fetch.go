@@ -104,7 +104,7 @@ func (s *stream) broken(err error) error {
 	if err == io.EOF { // with chunks missing
 		err = io.ErrUnexpectedEOF
 	}
-	return &Error{Op: fmt.Sprintf("read chunk %d of xorb %s", s.at, s.xorb), Host: s.url.Host, Err: err}
+	return s.client.failed(&Error{Op: fmt.Sprintf("read chunk %d of xorb %s", s.at, s.xorb), Host: s.url.Host, Err: err})
 }
 
 func (s *stream) close() {

@@ -260,8 +260,8 @@ func TestX07SlowerThanTheFloor(t *testing.T) {
 		if err != nil || !bytes.Equal(data, w.want("a", 0, 30*mib)) {
 			t.Errorf("%d bytes, %v", len(data), err)
 		}
-		if took := time.Since(begin); took > 75*time.Second {
-			t.Errorf("took %v", took)
+		if took := time.Since(begin); took > 75*time.Second || w.client.Stalls() != 1 {
+			t.Errorf("took %v, %d stalls", took, w.client.Stalls())
 		}
 		w.wantPlain(1)
 	})

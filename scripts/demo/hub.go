@@ -66,16 +66,36 @@ func (h *hub) parse(line string) error {
 	return nil
 }
 
-func (h *hub) stats(ctx context.Context) (s stats, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.control+"/stats", nil)
+// hubRate is what the Hub sends a second on each body. Without a limit the node
+// that is first by a tenth of a second fetches all, and there is no swarm to see.
+const hubRate = 25 << 20
+
+func (h *hub) slowDown(ctx context.Context) error {
+	resp, err := h.ask(ctx, http.MethodPost, fmt.Sprintf("/rate?bytes=%d", hubRate))
 	if err != nil {
-		return s, err
+		return err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second} // no proxy: it is on loopback
-	resp, err := client.Do(req)
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("hubserver answers %s to a rate", resp.Status)
+	}
+	return nil
+}
+
+func (h *hub) stats(ctx context.Context) (s stats, err error) {
+	resp, err := h.ask(ctx, http.MethodGet, "/stats")
 	if err != nil {
 		return s, err
 	}
 	defer resp.Body.Close()
 	return s, json.NewDecoder(resp.Body).Decode(&s)
+}
+
+func (h *hub) ask(ctx context.Context, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, h.control+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second} // no proxy: it is on loopback
+	return client.Do(req)
 }

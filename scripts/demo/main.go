@@ -119,8 +119,10 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	d.files = files
-	d.hub, err = startHub(ctx, d.work, d.ref)
-	return err
+	if d.hub, err = startHub(ctx, d.work, d.ref); err != nil {
+		return err
+	}
+	return d.hub.slowDown(ctx)
 }
 
 // dieWithParent asks for SIGTERM when the start script is killed.

@@ -5,6 +5,16 @@ import (
 	"fmt"
 )
 
+// IdleLanes counts the lanes that are kept for another request.
+func (n *Node) IdleLanes() (count int) {
+	n.taker.mu.Lock()
+	defer n.taker.mu.Unlock()
+	for _, list := range n.taker.idle {
+		count += len(list)
+	}
+	return count
+}
+
 // Dump shows the owner loop's view of its tasks, for a test that failed.
 func (n *Node) Dump(ctx context.Context) (out string) {
 	n.call(ctx, func() {

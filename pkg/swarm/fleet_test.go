@@ -531,6 +531,26 @@ func TestV06BadPieces(t *testing.T) {
 	})
 }
 
+func TestAnIdleMemberKeepsNoLanes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(25<<20, sizes...), 3, cluster.Options{}, nil)
+		for _, m := range f.members {
+			f.fetch(m)
+		}
+		f.finish(f.members...)
+		kept := 0
+		for _, m := range f.members {
+			kept += m.node.IdleLanes()
+		}
+		time.Sleep(2 * time.Minute)
+		for _, m := range f.members {
+			if n := m.node.IdleLanes(); n != 0 || kept == 0 {
+				t.Errorf("%s keeps %d lanes, all kept %d at the end of the fetch", m.Name, n, kept)
+			}
+		}
+	})
+}
+
 // Who relays a piece whose statement contradicts itself is not to blame.
 func TestAMakerOfFalseBordersIsBanned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -57,6 +57,7 @@ func (n *Node) memberUp(f Facts) {
 // tend keeps the streams to the neighbours up.
 func (n *Node) tend(now time.Time) {
 	n.dropRecords(now)
+	n.taker.trim(now)
 	for _, l := range n.links {
 		if l.silence(now) > deafAfter {
 			l.close(errDeaf)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -261,17 +262,15 @@ func (t *taker) lane(ctx context.Context, p plan.Peer, at []netip.AddrPort) (*ta
 
 // spare returns an idle lane to p that is still good, or nil.
 func (t *taker) spare(p plan.Peer, now time.Time) *takenLane {
+	t.trim(now)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for list := t.idle[p]; len(list) > 0; list = t.idle[p] {
-		s := list[len(list)-1]
-		t.idle[p] = list[:len(list)-1]
-		if now.Sub(s.used) < laneSpare {
-			return s
-		}
-		s.Reset()
+	list := t.idle[p]
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	t.idle[p] = list[:len(list)-1]
+	return list[len(list)-1]
 }
 
 // open dials a lane or, where that fails, opens a stream on the connection that
@@ -315,6 +314,25 @@ func (t *taker) keep(p plan.Peer, s *takenLane) {
 	}
 	s.used = time.Now()
 	t.idle[p] = append(t.idle[p], s)
+}
+
+// trim ends lanes that nobody used for so long: the other end is about to, and an
+// idle member is to hold nothing.
+func (t *taker) trim(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p, list := range t.idle {
+		list = slices.DeleteFunc(list, func(s *takenLane) bool {
+			old := now.Sub(s.used) >= laneSpare
+			if old {
+				s.Reset()
+			}
+			return old
+		})
+		if t.idle[p] = list; len(list) == 0 {
+			delete(t.idle, p)
+		}
+	}
 }
 
 // forget drops what is kept for a member that is a neighbour no more.

@@ -188,14 +188,7 @@ const (
 	envYAML  envFormat = "yaml"
 )
 
-func (v *envFormat) Set(s string) error {
-	switch f := envFormat(s); f {
-	case envShell, envFile, envJSON, envYAML:
-		*v = f
-		return nil
-	}
-	return fmt.Errorf("want shell, env, json or yaml, got %q", s)
-}
+func (v *envFormat) Set(s string) error { return choose(v, s, envShell, envFile, envJSON, envYAML) }
 
 func (v *envFormat) String() string { return string(*v) }
 func (v *envFormat) Type() string   { return "shell|env|json|yaml" }

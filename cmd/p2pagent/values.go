@@ -110,6 +110,26 @@ func (v *spanValue) String() string {
 }
 func (v *spanValue) Type() string { return "duration" }
 
+// choose sets v to one of the words, or says which there are.
+func choose[T ~string](v *T, s string, words ...T) error {
+	if slices.Contains(words, T(s)) {
+		*v = T(s)
+		return nil
+	}
+	var list strings.Builder
+	for i, w := range words {
+		switch i {
+		case 0:
+		case len(words) - 1:
+			list.WriteString(" or ")
+		default:
+			list.WriteString(", ")
+		}
+		list.WriteString(string(w))
+	}
+	return fmt.Errorf("want %s, got %q", list.String(), s)
+}
+
 // formatValue is how results are written.
 type formatValue string
 
@@ -119,14 +139,7 @@ const (
 	formatQuiet formatValue = "quiet"
 )
 
-func (v *formatValue) Set(s string) error {
-	switch f := formatValue(s); f {
-	case formatHuman, formatJSON, formatQuiet:
-		*v = f
-		return nil
-	}
-	return fmt.Errorf("want human, json or quiet, got %q", s)
-}
+func (v *formatValue) Set(s string) error { return choose(v, s, formatHuman, formatJSON, formatQuiet) }
 
 func (v *formatValue) String() string { return string(*v) }
 func (v *formatValue) Type() string   { return "human|json|quiet" }
@@ -140,14 +153,7 @@ const (
 	xetOnly xetValue = "only"
 )
 
-func (v *xetValue) Set(s string) error {
-	switch x := xetValue(s); x {
-	case xetAuto, xetOff, xetOnly:
-		*v = x
-		return nil
-	}
-	return fmt.Errorf("want auto, off or only, got %q", s)
-}
+func (v *xetValue) Set(s string) error { return choose(v, s, xetAuto, xetOff, xetOnly) }
 
 func (v *xetValue) String() string { return string(*v) }
 func (v *xetValue) Type() string   { return "choice" }
@@ -161,14 +167,7 @@ const (
 	logJSON logFormat = "json"
 )
 
-func (v *logFormat) Set(s string) error {
-	switch f := logFormat(s); f {
-	case logAuto, logText, logJSON:
-		*v = f
-		return nil
-	}
-	return fmt.Errorf("want auto, text or json, got %q", s)
-}
+func (v *logFormat) Set(s string) error { return choose(v, s, logAuto, logText, logJSON) }
 
 func (v *logFormat) String() string { return string(*v) }
 func (v *logFormat) Type() string   { return "choice" }

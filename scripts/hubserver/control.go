@@ -10,10 +10,13 @@ import (
 
 // stats are what /stats shows.
 type stats struct {
-	Body        int64                        `json:"body_bytes"`  // of file content so far, as handed to the kernel
-	Model       int64                        `json:"model_bytes"` // distinct content of all repositories
+	Body        int64                        `json:"body_bytes"`   // of file content so far, as handed to the kernel; those of the store included
+	Stored      int64                        `json:"stored_bytes"` // of the store among them
+	Model       int64                        `json:"model_bytes"`  // distinct content of all repositories
+	Store       int64                        `json:"store_bytes"`  // what the store has, each chunk once, compressed
 	MaxCoverage int                          `json:"max_coverage"`
 	Files       map[string]hubtest.FileStats `json:"files"` // of bodies that have ended
+	Xorbs       map[string]hubtest.FileStats `json:"xorbs"` // the same
 	Calls       map[hubtest.Route]int64      `json:"calls"`
 	Clients     map[string]int64             `json:"clients"` // body bytes by address
 	Dropped     int64                        `json:"dropped"` // requests too many to be remembered
@@ -21,8 +24,9 @@ type stats struct {
 
 func (s *server) stats() stats {
 	hub := s.hub.Stats()
-	body, clients, dropped := s.log.totals()
-	return stats{Body: body, Model: s.model, MaxCoverage: hub.MaxCoverage, Files: hub.Files, Calls: hub.Calls, Clients: clients, Dropped: dropped}
+	out := stats{Model: s.model, Store: s.hub.StoreSize(), MaxCoverage: hub.MaxCoverage, Files: hub.Files, Xorbs: hub.Xorbs, Calls: hub.Calls}
+	s.log.totals(&out)
+	return out
 }
 
 func (s *server) controls() http.Handler {

@@ -106,7 +106,7 @@ func shape2files(seed uint64, total int64, large, small int) []hubtest.File {
 		if i == large-1 {
 			n = total - n*int64(large-1)
 		}
-		files = append(files, hubtest.File{Path: fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, large), Content: hubtest.Generated(seed+uint64(i), n)})
+		files = append(files, hubtest.File{Path: fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, large), Content: hubtest.Generated(seed+uint64(i), n), Anew: true})
 	}
 	for i := range small {
 		files = append(files, hubtest.File{Path: fmt.Sprintf("small/%d.json", i), Content: hubtest.Generated(seed+uint64(large+i), int64(200+777*i%9000))})

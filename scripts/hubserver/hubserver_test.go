@@ -23,9 +23,12 @@ func serveModel(t *testing.T) (endpoint, control string, files []testmodel.File)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options{listen: "127.0.0.1:0", cdn: "127.0.0.1:0", control: "127.0.0.1:0",
+	o := options{listen: "127.0.0.1:0", cdn: "127.0.0.1:0", control: "127.0.0.1:0", xet: true,
 		models: list{"demo/model=" + dir, "demo/model@refs/pr/1=" + dir}, generated: list{"demo/made=3MiB:1:2"}}
-	hub := hubtest.New(hubtest.Options{})
+	hub, err := newHub(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	model, err := fill(hub, o)
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +101,69 @@ func TestCountsEveryByteOfContentAndNothingElse(t *testing.T) {
 	if made := int64(3<<20 + 200 + 977); s.Model != want+made {
 		t.Errorf("the repositories hold %d bytes, want %d", s.Model, want+made)
 	}
+}
+
+func TestCountsWhatTheStoreSends(t *testing.T) {
+	endpoint, control, _ := serveModel(t)
+	before := ask[stats](t, control+"/stats")
+	if made := int64(3 << 20); before.Store < made || before.Store > before.Model+1<<20 {
+		t.Errorf("the store has %d bytes of %d", before.Store, before.Model)
+	}
+	name := head(t, endpoint+"/demo/made/resolve/main/model-00001-of-00001.safetensors").Get("X-Xet-Hash")
+	grant := ask[struct{ AccessToken, CASURL string }](t, endpoint+"/api/models/demo/made/xet-read-token/main")
+	var plan struct {
+		Xorbs map[string][]struct {
+			URL    string
+			Ranges []struct{ Bytes struct{ Start, End int64 } }
+		}
+	}
+	if err := json.Unmarshal(fetch(t, grant.CASURL+"/v2/reconstructions/"+name, "Bearer "+grant.AccessToken, ""), &plan); err != nil {
+		t.Fatal(err)
+	}
+	var want int64
+	for _, xorbs := range plan.Xorbs {
+		for _, x := range xorbs {
+			r := x.Ranges[0].Bytes
+			want += int64(len(fetch(t, x.URL, "", fmt.Sprintf("bytes=%d-%d", r.Start, r.End))))
+		}
+	}
+	if s := ask[stats](t, control+"/stats"); want < 3<<20 || s.Stored != want || s.Body != want || s.Calls[hubtest.Token] != 1 {
+		t.Errorf("counted %d stored bytes of %d and calls %v, want %d", s.Stored, s.Body, s.Calls, want)
+	}
+}
+
+func head(t *testing.T, url string) http.Header {
+	t.Helper()
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodHead, url, nil)
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.Header
+}
+
+func fetch(t *testing.T, url, token, span string) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{"Authorization": token, "Range": span} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode/100 != 2 {
+		t.Fatalf("%s: %s, %v", url, resp.Status, err)
+	}
+	return body
 }
 
 func TestStallsAtAnOffsetWithTheSocketOpen(t *testing.T) {

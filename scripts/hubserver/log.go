@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -12,9 +13,10 @@ import (
 // seconds; 0 means not yet.
 type entry struct {
 	Client  string  `json:"client"`
-	Path    string  `json:"path"`
-	From    int64   `json:"from"` // first byte asked for
-	To      int64   `json:"to"`   // last byte asked for; -1 when the answer has no body
+	Path    string  `json:"path"`   // of a file, or of a xorb as the CDN's URLs have it
+	Stored  bool    `json:"stored"` // it is a xorb
+	From    int64   `json:"from"`   // first byte asked for
+	To      int64   `json:"to"`     // last byte asked for; -1 when the answer has no body
 	Sent    int64   `json:"sent"`
 	Status  int     `json:"status"`
 	Began   float64 `json:"began"`
@@ -31,6 +33,7 @@ type log struct {
 	entries []*entry
 	clients map[string]int64 // body bytes by address
 	body    int64
+	stored  int64 // of these, from the store
 	dropped int64
 }
 
@@ -43,12 +46,12 @@ func newLog() *log {
 func (l *log) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.entries, l.clients, l.body, l.dropped = nil, make(map[string]int64), 0, 0
+	l.entries, l.clients, l.body, l.stored, l.dropped = nil, make(map[string]int64), 0, 0, 0
 }
 
 func (l *log) begin(r *http.Request, path string) *entry {
 	client, _, _ := net.SplitHostPort(r.RemoteAddr) // always host:port in net/http
-	e := &entry{Client: client, Path: path, To: -1, Began: now()}
+	e := &entry{Client: client, Path: path, Stored: strings.HasPrefix(path, xorbs), To: -1, Began: now()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.entries) < logLimit {
@@ -70,6 +73,9 @@ func (l *log) sent(e *entry, n int64) {
 	l.update(func() {
 		e.Sent += n
 		l.body += n
+		if e.Stored {
+			l.stored += n
+		}
 		l.clients[e.Client] += n
 	})
 }
@@ -84,11 +90,11 @@ func (l *log) requests() []entry {
 	return out
 }
 
-// totals are the body bytes so far, requests that are still open included.
-func (l *log) totals() (body int64, clients map[string]int64, dropped int64) {
+// totals enters the bytes so far, requests that are still open included.
+func (l *log) totals(s *stats) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.body, maps.Clone(l.clients), l.dropped
+	s.Body, s.Stored, s.Clients, s.Dropped = l.body, l.stored, maps.Clone(l.clients), l.dropped
 }
 
 func now() float64 { return float64(time.Now().UnixNano()) / 1e9 }

@@ -7,7 +7,10 @@
 // -model serves the files of a folder, at a revision when one is named
 // (org/name@refs/pr/1=DIR; anything but main becomes a tag). -generate makes up
 // SIZE bytes in FILES files and SMALL little ones, and stores nothing. Both may
-// be repeated. When it serves it prints
+// be repeated. -xet keeps the large files in a content-addressed store too, at the
+// CDN's address, each chunk once as the Hub does (what -generate makes up repeats
+// itself and is stored in full); the store's compressed bytes lie in a file without
+// a name below TMPDIR. When it serves it prints
 //
 //	ready endpoint=URL cdn=URL control=URL
 //
@@ -37,6 +40,7 @@ type options struct {
 	listen, cdn, control string
 	models, generated    list
 	page                 int
+	xet                  bool
 	token                string
 }
 
@@ -54,6 +58,7 @@ func main() {
 	flag.Var(&o.models, "model", "`[datasets/]org/name[@revision]=DIR` to serve")
 	flag.Var(&o.generated, "generate", "`org/name=SIZE:FILES[:SMALL]` to make up")
 	flag.IntVar(&o.page, "page", 0, "rows of a page of a listing; 0 is the Hub's own 1000")
+	flag.BoolVar(&o.xet, "xet", false, "keep large files in a content-addressed store too; needs -cdn")
 	flag.StringVar(&o.token, "token", "", "the one token that is known; others are refused")
 	flag.Parse()
 	if err := run(o, flag.Args()); err != nil {
@@ -66,7 +71,10 @@ func run(o options, rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	}
-	hub := hubtest.New(hubtest.Options{PageSize: o.page, Token: o.token})
+	hub, err := newHub(o)
+	if err != nil {
+		return err
+	}
 	model, err := fill(hub, o)
 	if err != nil {
 		return err
@@ -85,6 +93,24 @@ func run(o options, rest []string) error {
 	case err := <-s.failed:
 		return err
 	}
+}
+
+func newHub(o options) (*hubtest.Server, error) {
+	h := hubtest.Options{PageSize: o.page, Token: o.token}
+	if o.xet && o.cdn == "" {
+		return nil, errors.New("-xet needs -cdn: the store is at that address")
+	}
+	if o.xet {
+		spool, err := os.CreateTemp("", "hubserver-")
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Remove(spool.Name()); err != nil { // it goes with the process
+			return nil, err
+		}
+		h.Xet = &hubtest.Xet{Dedup: true, Spool: spool}
+	}
+	return hubtest.New(h), nil
 }
 
 // server is the Hub on its addresses.

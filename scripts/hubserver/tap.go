@@ -89,14 +89,20 @@ func tapped(next http.Handler, l *log, f *faults) http.Handler {
 	})
 }
 
-// contentForm matches the two kinds of URL that content comes from: the CDN's,
-// with the digest before the path, and the Hub's own for small files.
-var contentForm = regexp.MustCompile(`^/(?:.*/[0-9a-f]{64}|api/resolve-cache/.*/[0-9a-f]{40})/(.+)$`)
+// contentForm matches the kinds of URL that content comes from: the CDN's, with the
+// digest before the path, the Hub's own for small files, and those of xorbs.
+var contentForm = regexp.MustCompile(`^/(?:(?:.*/[0-9a-f]{64}|api/resolve-cache/.*/[0-9a-f]{40})/(.+)|` + xorbs + `[0-9a-f]{64})$`)
+
+// xorbs is how the path of a xorb begins.
+const xorbs = "xorbs/default/"
 
 func contentPath(escaped string) string {
 	m := contentForm.FindStringSubmatch(escaped)
 	if m == nil {
 		return ""
+	}
+	if m[1] == "" {
+		return escaped[1:]
 	}
 	path, err := url.PathUnescape(m[1])
 	if err != nil {

@@ -21,6 +21,9 @@ type File struct {
 	// SHA256 is the digest of an LFS file when it is known; "" computes it once,
 	// when somebody asks.
 	SHA256 string
+	// Anew stores the file's chunks whether or not Xet.Dedup finds them stored:
+	// Generated content repeats itself, but stands for one that does not.
+	Anew bool
 
 	sums *sums
 	xet  *stored // guarded by Server.uploads

@@ -3,6 +3,7 @@ package hubtest
 import (
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"sort"
 	"sync"
@@ -34,38 +35,33 @@ type Xet struct {
 	Joint bool
 	// Redacted lists "redacted" where the names of files belong.
 	Redacted bool
+	// Spool keeps what was compressed, instead of memory. Whoever gives it removes it.
+	Spool *os.File
 	// NoFooter and NoLength leave out the footer of xorbs, and their length in
 	// Content-Range.
 	NoFooter, NoLength bool
 }
 
-// chunk is a record of a xorb. One that is stored as it is keeps no bytes: a model
-// of 60 GB costs little.
+// chunk is a record of a xorb. One that is stored as it is keeps no bytes, but where
+// its file has them: a model of 60 GB costs little.
 type chunk struct {
 	xet.Node
-	content Content
-	off     int64
-	body    []byte // compressed; nil: as it is
-	scheme  xet.Scheme
+	scheme xet.Scheme
+	body   io.ReaderAt // has the stored bytes, from off on
+	off    int64
+	length int
 }
 
-func (c *chunk) stored() int64 {
-	if c.body != nil {
-		return 8 + int64(len(c.body))
-	}
-	return 8 + int64(c.Size)
-}
+func (c *chunk) stored() int64 { return 8 + int64(c.length) }
 
 func (c *chunk) record() []byte {
-	body := c.body
-	if body == nil {
-		body = make([]byte, c.Size)
-		mustRead(c.content, body, c.off)
-	}
-	return append(xet.AppendHeader(nil, c.scheme, len(body), int(c.Size)), body...)
+	header := xet.AppendHeader(nil, c.scheme, c.length, int(c.Size))
+	out := append(header, make([]byte, c.length)...)
+	mustRead(c.body, out[len(header):], c.off)
+	return out
 }
 
-func mustRead(c Content, p []byte, off int64) {
+func mustRead(c io.ReaderAt, p []byte, off int64) {
 	if n, err := c.ReadAt(p, off); n < len(p) {
 		panic("hubtest: read content: " + err.Error())
 	}
@@ -151,6 +147,7 @@ type store struct {
 	xorbs  map[xet.Hash]*xorb
 	chunks map[xet.Hash]spot
 	open   *xorb // that the next file goes on with
+	spool  int64 // bytes in Xet.Spool
 }
 
 func newStore() store {
@@ -164,7 +161,7 @@ func (s *Server) upload(tree map[string]*File) {
 	for _, path := range slices.Sorted(maps.Keys(tree)) {
 		f := tree[path]
 		if f.xet == nil && s.lfs(f) && f.Content.Size() > 0 {
-			f.xet = s.storeFile(f.Content)
+			f.xet = s.storeFile(f)
 		}
 	}
 	s.sealOpen()
@@ -172,8 +169,9 @@ func (s *Server) upload(tree map[string]*File) {
 
 const mostChunks = 8192 // of a xorb, in the official client
 
-func (s *Server) storeFile(content Content) *stored {
-	f, nodes := &stored{}, []xet.Node(nil)
+func (s *Server) storeFile(file *File) *stored {
+	content, f, nodes := file.Content, &stored{}, []xet.Node(nil)
+	dedup := s.o.Xet.Dedup && !file.Anew
 	buf := make([]byte, xet.MaxChunk)
 	for off := int64(0); off < content.Size(); {
 		data := buf[:min(int64(len(buf)), content.Size()-off)]
@@ -181,7 +179,7 @@ func (s *Server) storeFile(content Content) *stored {
 		data = data[:xet.Current.Cut(data)]
 		node := xet.Node{Hash: xet.ChunkHash(data), Size: uint64(len(data))}
 		nodes = append(nodes, node)
-		f.spots = append(f.spots, s.storeChunk(node, content, off, data))
+		f.spots = append(f.spots, s.storeChunk(chunk{Node: node, body: content, off: off, length: len(data)}, data, dedup))
 		off += int64(len(data))
 	}
 	f.name = xet.FileHash(nodes)
@@ -189,23 +187,42 @@ func (s *Server) storeFile(content Content) *stored {
 	return f
 }
 
-func (s *Server) storeChunk(node xet.Node, content Content, off int64, data []byte) spot {
-	if at, ok := s.store.chunks[node.Hash]; ok && s.o.Xet.Dedup {
+// storeChunk stores a chunk that is still as it is in its file.
+func (s *Server) storeChunk(c chunk, data []byte, dedup bool) spot {
+	if at, ok := s.store.chunks[c.Hash]; ok && dedup {
 		return at
 	}
 	x := s.store.open
-	if x.plain+int64(node.Size) > s.o.Xet.XorbSize || len(x.chunks) == mostChunks {
+	if x.plain+int64(c.Size) > s.o.Xet.XorbSize || len(x.chunks) == mostChunks {
 		s.sealOpen()
 		x = s.store.open
 	}
-	c := chunk{Node: node, content: content, off: off}
 	if !s.o.Xet.Plain {
-		c.scheme, c.body = shortest(node.Hash, data)
+		s.compress(&c, data)
 	}
 	x.add(c)
 	at := spot{x, len(x.chunks) - 1}
-	s.store.chunks[node.Hash] = at
+	s.store.chunks[c.Hash] = at
 	return at
+}
+
+// compress puts a chunk into its shortest form, if that is shorter.
+func (s *Server) compress(c *chunk, data []byte) {
+	if s.o.Xet.Spool == nil {
+		if f := remembered(c.Hash, data); f.body != nil {
+			c.scheme, c.body, c.off, c.length = f.scheme, memory(f.body), 0, len(f.body)
+		}
+		return
+	}
+	f := shortest(data)
+	if f.body == nil {
+		return
+	}
+	if _, err := s.o.Xet.Spool.WriteAt(f.body, s.store.spool); err != nil {
+		panic("hubtest: spool: " + err.Error())
+	}
+	c.scheme, c.body, c.off, c.length = f.scheme, s.o.Xet.Spool, s.store.spool, len(f.body)
+	s.store.spool += int64(len(f.body))
 }
 
 func (s *Server) sealOpen() {
@@ -225,14 +242,19 @@ type form struct {
 	body   []byte
 }
 
-// shortest compresses a chunk in each way; nil when none makes it shorter.
-func shortest(name xet.Hash, data []byte) (xet.Scheme, []byte) {
+func remembered(name xet.Hash, data []byte) form {
 	if f, ok := compressed.Load(name); ok {
-		return f.(form).scheme, f.(form).body
+		return f.(form)
 	}
+	f := shortest(data)
+	compressed.Store(name, f)
+	return f
+}
+
+// shortest compresses a chunk in each way; no body when none makes it shorter.
+func shortest(data []byte) (best form) {
 	grouped := make([]byte, len(data))
 	xet.Regroup(grouped, data)
-	best := form{}
 	for s, in := range [][]byte{xet.LZ4: data, xet.BG4LZ4: grouped} {
 		if in == nil {
 			continue
@@ -241,8 +263,7 @@ func shortest(name xet.Hash, data []byte) (xet.Scheme, []byte) {
 			best = form{xet.Scheme(s), out}
 		}
 	}
-	compressed.Store(name, best)
-	return best.scheme, best.body
+	return best
 }
 
 func frame(p []byte) []byte {
@@ -285,6 +306,16 @@ func (s *Server) Stored(id, commit string) (n int64) {
 	}
 	for p := range need {
 		n += p.xorb.chunks[p.index].stored()
+	}
+	return n
+}
+
+// StoreSize returns how many bytes the records of all xorbs have.
+func (s *Server) StoreSize() (n int64) {
+	s.uploads.Lock()
+	defer s.uploads.Unlock()
+	for _, x := range s.store.xorbs {
+		n += x.records()
 	}
 	return n
 }

@@ -25,8 +25,8 @@ var (
 	_ gateway.Content  = gatewayContent{}
 )
 
-func (n gatewayNode) Pin(ctx context.Context, ref pieces.Ref, reading bool) (gateway.Snapshot, error) {
-	v, err := n.agent.Pin(ctx, ref, reading)
+func (n gatewayNode) Look(ctx context.Context, ref pieces.Ref, reading bool) (gateway.Snapshot, error) {
+	v, err := n.agent.View(ctx, ref, reading)
 	if err != nil {
 		return nil, refusal(err)
 	}

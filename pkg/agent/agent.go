@@ -196,7 +196,7 @@ type Agent struct {
 	accesses map[string]pieces.Access // of repositories in the cache, by name; in the notebook
 
 	shelf   *shelf
-	flights singleflight.Group // of Pin and Refs
+	flights singleflight.Group // of View and Refs
 }
 
 // keepEnded is how many ended jobs ps still shows.

@@ -34,7 +34,7 @@ type teller func(s State, waiting string)
 // untold is for work that no job stands for.
 func untold(State, string) {}
 
-// resolve pins the revision to a commit.
+// resolve finds the commit that a revision means.
 func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, tell teller) (resolved, error) {
 	if pieces.IsCommit(ref.Revision) {
 		return resolved{commit: pieces.Commit(ref.Revision)}, nil

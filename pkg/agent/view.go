@@ -83,10 +83,10 @@ func (v *View) revisions() []string {
 
 // shelf keeps what many requests for single files have in common.
 type shelf struct {
-	mu     sync.Mutex
-	views  map[viewKey]*View
-	pins   map[string]*pin // by ref
-	access map[pieces.Repo]accessNote
+	mu       sync.Mutex
+	views    map[viewKey]*View
+	meanings map[string]*meaning // by ref
+	access   map[pieces.Repo]accessNote
 }
 
 type viewKey struct {
@@ -94,27 +94,27 @@ type viewKey struct {
 	commit pieces.Commit
 }
 
-// pin is what a revision means for a while.
-type pin struct {
+// meaning is what a revision means for a while.
+type meaning struct {
 	resolved
 	made, used time.Time
 }
 
-// A revision keeps its meaning for pinFor, and longer while files are read by it:
+// A revision keeps its meaning for meansFor, and longer while files are read by it:
 // a download that is resumed must not go on in another commit.
 const (
-	pinFor  = time.Minute
-	pinMost = time.Hour
+	meansFor  = time.Minute
+	meansMost = time.Hour
 )
 
-// maxViews and maxPins bound what is kept; what is dropped is looked up again.
+// maxViews and maxMeanings bound what is kept; what is dropped is looked up again.
 const (
-	maxViews = 16
-	maxPins  = 1024
+	maxViews    = 16
+	maxMeanings = 1024
 )
 
 func newShelf() *shelf {
-	return &shelf{views: map[viewKey]*View{}, pins: map[string]*pin{}, access: map[pieces.Repo]accessNote{}}
+	return &shelf{views: map[viewKey]*View{}, meanings: map[string]*meaning{}, access: map[pieces.Repo]accessNote{}}
 }
 
 func (s *shelf) view(repo pieces.Repo, commit pieces.Commit) *View {
@@ -152,12 +152,12 @@ func (s *shelf) drop(repo pieces.Repo) {
 	maps.DeleteFunc(s.views, func(k viewKey, _ *View) bool { return k.repo == repo })
 }
 
-// pinned returns what the ref means still, and makes it mean so longer when a
+// means returns what the ref means still, and makes it mean so longer when a
 // file is read by it.
-func (s *shelf) pinned(ref pieces.Ref, reading bool) (resolved, bool) {
+func (s *shelf) means(ref pieces.Ref, reading bool) (resolved, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.pins[ref.String()]
+	p := s.meanings[ref.String()]
 	if p == nil || !p.holds(time.Now()) {
 		return resolved{}, false
 	}
@@ -167,23 +167,23 @@ func (s *shelf) pinned(ref pieces.Ref, reading bool) (resolved, bool) {
 	return p.resolved, true
 }
 
-func (p *pin) holds(now time.Time) bool {
-	return now.Sub(p.made) < pinFor || now.Sub(p.used) < pinFor && now.Sub(p.made) < pinMost
+func (p *meaning) holds(now time.Time) bool {
+	return now.Sub(p.made) < meansFor || now.Sub(p.used) < meansFor && now.Sub(p.made) < meansMost
 }
 
-func (s *shelf) pin(ref pieces.Ref, name resolved) {
+func (s *shelf) fix(ref pieces.Ref, name resolved) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.pins) >= maxPins {
-		maps.DeleteFunc(s.pins, func(_ string, p *pin) bool { return !p.holds(time.Now()) })
+	if len(s.meanings) >= maxMeanings {
+		maps.DeleteFunc(s.meanings, func(_ string, p *meaning) bool { return !p.holds(time.Now()) })
 	}
-	for old := range s.pins {
-		if len(s.pins) < maxPins {
+	for old := range s.meanings {
+		if len(s.meanings) < maxMeanings {
 			break
 		}
-		delete(s.pins, old)
+		delete(s.meanings, old)
 	}
-	s.pins[ref.String()] = &pin{resolved: name, made: time.Now()}
+	s.meanings[ref.String()] = &meaning{resolved: name, made: time.Now()}
 }
 
 // shareWait bounds work that is done for whoever asks.
@@ -213,18 +213,18 @@ func (a *Agent) share(ctx context.Context, key string, do func(context.Context) 
 	}
 }
 
-// Pin returns the commit that a ref means, with its listing. A branch keeps its
+// View returns the commit that a ref means, with its listing. A branch keeps its
 // meaning for a minute, and for up to an hour while files are read by it (reading). It is
 // looked up once for all callers, by one member for the whole swarm; when ctx
 // ends first the next caller finds it further on.
-func (a *Agent) Pin(ctx context.Context, ref pieces.Ref, reading bool) (*View, error) {
-	name, err := a.pin(ctx, ref, reading)
+func (a *Agent) View(ctx context.Context, ref pieces.Ref, reading bool) (*View, error) {
+	name, err := a.meaning(ctx, ref, reading)
 	if err != nil {
-		return nil, fmt.Errorf("pin %s: %w", ref, err)
+		return nil, fmt.Errorf("look up %s: %w", ref, err)
 	}
 	v, err := a.viewOf(ctx, ref.Repo, name)
 	if err != nil {
-		return nil, fmt.Errorf("pin %s: %w", ref, err)
+		return nil, fmt.Errorf("look up %s: %w", ref, err)
 	}
 	if !pieces.IsCommit(ref.Revision) && v.ask(ref.Revision) && v.missing() == 0 {
 		if err := a.complete(a.base, v); err != nil { // who only reads is not to suffer
@@ -234,14 +234,14 @@ func (a *Agent) Pin(ctx context.Context, ref pieces.Ref, reading bool) (*View, e
 	return v, nil
 }
 
-func (a *Agent) pin(ctx context.Context, ref pieces.Ref, reading bool) (resolved, error) {
-	if name, ok := a.shelf.pinned(ref, reading); ok {
+func (a *Agent) meaning(ctx context.Context, ref pieces.Ref, reading bool) (resolved, error) {
+	if name, ok := a.shelf.means(ref, reading); ok {
 		return name, nil
 	}
-	name, err := a.share(ctx, "pin/"+ref.String(), func(ctx context.Context) (any, error) {
+	name, err := a.share(ctx, "meaning/"+ref.String(), func(ctx context.Context) (any, error) {
 		name, err := a.resolve(ctx, ref, untold)
 		if err == nil {
-			a.shelf.pin(ref, name)
+			a.shelf.fix(ref, name)
 		}
 		return name, err
 	})

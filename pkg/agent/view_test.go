@@ -16,12 +16,12 @@ import (
 	"p2pagent/pkg/hub/hubtest"
 )
 
-// pin looks a ref up within a minute.
-func (u *unit) pin(ref string) *agent.View {
+// view looks a ref up within a minute.
+func (u *unit) view(ref string) *agent.View {
 	u.room.t.Helper()
 	ctx, cancel := context.WithTimeout(u.room.t.Context(), time.Minute)
 	defer cancel()
-	v, err := u.Pin(ctx, u.room.ref(ref), false)
+	v, err := u.View(ctx, u.room.ref(ref), false)
 	u.room.must(err)
 	return v
 }
@@ -69,7 +69,7 @@ func TestReadFileByFile(t *testing.T) {
 		for _, u := range r.units {
 			for _, f := range outline.Files {
 				wg.Go(func() {
-					v := u.pin("org/m")
+					v := u.view("org/m")
 					if f.Blob.Size == 0 { // as a HEAD does
 						r.check(u.Read(v, f).Start())
 						return
@@ -110,7 +110,7 @@ func TestReadFromTheMiddle(t *testing.T) {
 		r.hub.AddRepo(hubtest.RepoSpec{ID: "org/big", Files: []hubtest.File{{Path: "w", Content: hubtest.Generated(1, 60<<20)}}})
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Rate: 1 << 20})
 		u := r.units[0]
-		v := u.pin("org/big")
+		v := u.view("org/big")
 		f, _ := v.File("w")
 		c := u.Read(v, f)
 		defer c.Close()
@@ -133,7 +133,7 @@ func TestG22DownloadGoesOn(t *testing.T) {
 		r.model("org/m")
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Path: "model-1.safetensors", Rate: 1 << 20})
 		u := r.units[0]
-		v := u.pin("org/m")
+		v := u.view("org/m")
 		f, _ := v.File("model-1.safetensors")
 		c := u.Read(v, f)
 		ctx, leave := context.WithCancelCause(t.Context())
@@ -157,7 +157,7 @@ func TestG22DownloadGoesOn(t *testing.T) {
 	})
 }
 
-// G23: the commit is pinned for one download.
+// G23: the meaning of a branch is kept for one download.
 //
 // A branch that moves at the Hub keeps its meaning for a minute, and as long as
 // files are read by it; then the new commit is seen.
@@ -165,20 +165,20 @@ func TestG23PinnedCommit(t *testing.T) {
 	inRoom(t, 1, func(t *testing.T, r *room) {
 		first := r.model("org/m")
 		u := r.units[0]
-		if got := u.pin("org/m").Outline.Commit; got != first {
+		if got := u.view("org/m").Outline.Commit; got != first {
 			t.Fatal(got)
 		}
 		second := r.hub.Push("org/m", "main", []hubtest.File{{Path: "a", Content: hubtest.Bytes([]byte("new"))}})
 		for range 5 {
 			time.Sleep(40 * time.Second)
-			v, err := u.Pin(t.Context(), r.ref("org/m"), true)
+			v, err := u.View(t.Context(), r.ref("org/m"), true)
 			r.must(err)
 			if v.Outline.Commit != first {
 				t.Fatal("the commit changed while files were read")
 			}
 		}
 		time.Sleep(61 * time.Second)
-		if got := u.pin("org/m").Outline.Commit; got != second {
+		if got := u.view("org/m").Outline.Commit; got != second {
 			t.Errorf("a minute after the last read: %s", got)
 		}
 	})
@@ -196,7 +196,7 @@ func TestG24HubDown(t *testing.T) {
 		time.Sleep(2 * time.Hour) // nothing is fresh any more
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: 503})
 		for i, u := range r.units {
-			v := u.pin("org/m")
+			v := u.view("org/m")
 			if v.Outline.Commit != commit {
 				t.Fatalf("unit %d: %s", i, v.Outline.Commit)
 			}
@@ -221,7 +221,7 @@ func TestAccess(t *testing.T) {
 		r.model("org/open")
 		r.hub.AddRepo(hubtest.RepoSpec{ID: "org/gated", Gated: true, Files: []hubtest.File{{Path: "a", Content: hubtest.Bytes([]byte("a"))}}})
 		for _, u := range r.units {
-			open, gated := u.pin("org/open"), u.pin("org/gated")
+			open, gated := u.view("org/open"), u.view("org/gated")
 			if !u.Open(open) || u.Open(gated) {
 				t.Errorf("open %v, gated %v", u.Open(open), u.Open(gated))
 			}
@@ -234,18 +234,18 @@ func TestAccess(t *testing.T) {
 			t.Errorf("calls %v", stats.Calls)
 		}
 		// By its commit alone, on another member: the outline's record says it.
-		byCommit := r.units[1].pin("org/open@" + string(r.units[0].pin("org/open").Outline.Commit))
+		byCommit := r.units[1].view("org/open@" + string(r.units[0].view("org/open").Outline.Commit))
 		if !r.units[1].Open(byCommit) {
 			t.Error("a commit of an open repository")
 		}
 		_, err := r.units[0].fetch("org/open", nil)
 		r.must(err)
 		u := r.restart(0, func(o *agent.Options) { o.Offline = true })
-		v := u.pin("org/open")
+		v := u.view("org/open")
 		if u.Open(v) || u.MayRead(t.Context(), v, "") != nil {
 			t.Error("after a restart without a Hub it is not open")
 		}
-		if err := u.MayRead(t.Context(), r.units[1].pin("org/gated"), "hf_x"); agentError(err).Kind != agent.Denied {
+		if err := u.MayRead(t.Context(), r.units[1].view("org/gated"), "hf_x"); agentError(err).Kind != agent.Denied {
 			t.Errorf("a gated one without a Hub: %v", err)
 		}
 	})
@@ -258,7 +258,7 @@ func TestReadByCommit(t *testing.T) {
 		commit := r.model("org/m")
 		r.hub.Tag("org/m", "v1", commit)
 		u := r.units[0]
-		v := u.pin("org/m@" + string(commit))
+		v := u.view("org/m@" + string(commit))
 		for _, f := range v.Outline.Files {
 			r.check(u.Read(v, f).Start())
 		}
@@ -266,15 +266,15 @@ func TestReadByCommit(t *testing.T) {
 		if s, _, err := u.Show(r.ref("org/m@" + string(commit))); err != nil || !s.Complete || len(s.Revision) > 0 {
 			t.Errorf("%+v %v", s, err)
 		}
-		u.pin("org/m@v1")
-		u.pin("org/m")
+		u.view("org/m@v1")
+		u.view("org/m")
 		if s, _, err := u.Show(r.ref("org/m")); err != nil || !slices.Equal(s.Revision, []string{"main", "v1"}) {
 			t.Errorf("%+v %v", s, err)
 		}
 		// What is removed is brought again.
 		_, err := u.Remove(r.ref("org/m"), false)
 		r.must(err)
-		if got, err := u.read(u.pin("org/m"), "config.json"); err != nil || string(got) != `{"a":1}` {
+		if got, err := u.read(u.view("org/m"), "config.json"); err != nil || string(got) != `{"a":1}` {
 			t.Errorf("%q %v", got, err)
 		}
 	})
@@ -285,11 +285,11 @@ func TestReadErrors(t *testing.T) {
 		r.model("org/m")
 		u := r.units[0]
 		for ref, kind := range map[string]agent.Kind{"org/none": agent.NotFound, "org/m@v9": agent.NotFound} {
-			if _, err := u.Pin(t.Context(), r.ref(ref), false); agentError(err).Kind != kind {
+			if _, err := u.View(t.Context(), r.ref(ref), false); agentError(err).Kind != kind {
 				t.Errorf("%s: %v", ref, err)
 			}
 		}
-		v := u.pin("org/m")
+		v := u.view("org/m")
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Status, Status: 404, Code: "EntryNotFound", Path: "config.json"})
 		if _, err := u.read(v, "config.json"); err == nil {
 			t.Error("a file that the Hub refuses was read")
@@ -309,7 +309,7 @@ func TestG25RenamedRepository(t *testing.T) {
 		commit := r.model("org/m")
 		r.hub.AddRepo(hubtest.RepoSpec{ID: "org/old", RenamedTo: "org/m"})
 		u := r.units[0]
-		v := u.pin("org/old")
+		v := u.view("org/old")
 		if v.Outline.Repo.Name != "org/old" || v.Outline.Commit != commit {
 			t.Errorf("%s at %s", v.Outline.Repo, v.Outline.Commit)
 		}
@@ -345,7 +345,7 @@ func TestReadManySmallFiles(t *testing.T) {
 			for range 8 {
 				wg.Go(func() {
 					for path := range next {
-						if _, err := u.read(u.pin("org/small@"+string(commit)), path); err != nil {
+						if _, err := u.read(u.view("org/small@"+string(commit)), path); err != nil {
 							t.Errorf("%s: %v", path, err)
 						}
 					}

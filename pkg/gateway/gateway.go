@@ -18,9 +18,9 @@ import (
 // Node is the member that the gateway stands in front of. Its errors are
 // *Refusal where a client can do something about them.
 type Node interface {
-	// Pin returns what a ref means. It means the same for at least a minute, and for
+	// Look returns what a ref means. It means the same for at least a minute, and for
 	// longer while files are read by it (reading).
-	Pin(ctx context.Context, ref pieces.Ref, reading bool) (Snapshot, error)
+	Look(ctx context.Context, ref pieces.Ref, reading bool) (Snapshot, error)
 	// Refs returns the commits of branches, tags and pull requests, by their whole
 	// names (refs/heads/main).
 	Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error)

@@ -279,7 +279,7 @@ func TestG10SpecialCharacters(t *testing.T) {
 // G11: paths-info in both encodings.
 //
 // Python's form and JavaScript's JSON get the same rows; an unknown path is left
-// out, a folder is one row, and expand adds the pinned commit.
+// out, a folder is one row, and expand adds the commit.
 func TestG11PathsInfo(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
 		d.model()
@@ -449,7 +449,7 @@ func TestG16LlamaOrder(t *testing.T) {
 func TestG17SideCalls(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
 		d.model()
-		d.pinWait = time.Hour
+		d.lookWait = time.Hour
 		began := time.Now()
 		for path, status := range map[string]int{
 			"/api/agent-harnesses": 404, "/api/telemetry/hf_hub/snapshot_download": 404, "/api/whoami-v2": 401,
@@ -465,8 +465,8 @@ func TestG17SideCalls(t *testing.T) {
 				t.Errorf("%s: %s", method, resp.Status)
 			}
 		}
-		if d.pins != 0 || time.Since(began) > 0 {
-			t.Errorf("%d look-ups, %v", d.pins, time.Since(began))
+		if d.looks != 0 || time.Since(began) > 0 {
+			t.Errorf("%d look-ups, %v", d.looks, time.Since(began))
 		}
 	})
 }
@@ -555,7 +555,7 @@ func TestG22ClientGoesAway(t *testing.T) {
 // its id.
 //
 // A, B and the header of a file name the same commit, because all come from one
-// pin (pkg/agent holds it); here: no answer mixes two.
+// meaning (pkg/agent keeps it); here: no answer mixes two.
 func TestG23OneCommit(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
 		d.model()
@@ -615,7 +615,7 @@ func TestX03XetToken(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
 		d.model()
 		resp := d.ask("GET", "/api/models/org/model/xet-read-token/"+string(mainCommit), "Authorization: Bearer hf_x")
-		if resp.StatusCode != 404 || resp.Header.Get("X-Error-Code") == "" || d.pins != 0 {
+		if resp.StatusCode != 404 || resp.Header.Get("X-Error-Code") == "" || d.looks != 0 {
 			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
 	})

@@ -32,9 +32,9 @@ type shelf struct {
 	t        *testing.T
 	commits  map[string]*snapshot // by ref
 	refs     map[string]pieces.Commit
-	pinWait  time.Duration
+	lookWait time.Duration
 	mu       sync.Mutex
-	pins     int
+	looks    int
 	checks   []string // tokens that were shown to the Hub
 	started  []string // paths that were asked to be brought here
 	contents map[string]*landing
@@ -94,13 +94,13 @@ func fileOf(path string, data []byte) pieces.File {
 	return f
 }
 
-func (s *shelf) Pin(ctx context.Context, ref pieces.Ref, _ bool) (gateway.Snapshot, error) {
+func (s *shelf) Look(ctx context.Context, ref pieces.Ref, _ bool) (gateway.Snapshot, error) {
 	s.mu.Lock()
-	s.pins++
+	s.looks++
 	s.mu.Unlock()
-	if s.pinWait > 0 {
+	if s.lookWait > 0 {
 		select {
-		case <-time.After(s.pinWait):
+		case <-time.After(s.lookWait):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

@@ -86,7 +86,7 @@ func (g *Gateway) commit(w http.ResponseWriter, r *http.Request, c call) {
 	}
 }
 
-// open pins the commit and checks the caller's right to it.
+// open looks the commit up and checks the caller's right to it.
 func (g *Gateway) open(r *http.Request, c call) (Snapshot, error) {
 	if err := pieces.CheckRevision(c.revision); err != nil {
 		return nil, &Refusal{Code: RevisionNotFound, Message: "Invalid rev id: " + c.revision}
@@ -98,7 +98,7 @@ func (g *Gateway) open(r *http.Request, c call) (Snapshot, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
-	s, err := g.o.Node.Pin(ctx, c.ref(), reading)
+	s, err := g.o.Node.Look(ctx, c.ref(), reading)
 	if err != nil {
 		return nil, err
 	}

@@ -207,7 +207,7 @@ func snapshotState(x agent.Snapshot) string {
 	case x.Listed == 0:
 		state = "unlisted"
 	}
-	return state + when(x.Seeded, ", seeded") + when(x.Kept, ", kept")
+	return state + when(x.Seeded, ", seeded") + when(x.Kept, ", kept") + when(x.Pinned, ", pinned")
 }
 
 func (p *program) showCmd() *cobra.Command {

@@ -27,6 +27,8 @@ type library interface {
 	Show(ctx context.Context, ref pieces.Ref) (agent.Snapshot, []agent.File, error)
 	Verify(ctx context.Context, ref pieces.Ref, watch func(agent.Verifying)) ([]agent.Problem, error)
 	Remove(ctx context.Context, ref pieces.Ref, dryRun bool) (agent.Removed, error)
+	Pin(ctx context.Context, ref pieces.Ref) (agent.Pinned, error)
+	Unpin(ctx context.Context, ref pieces.Ref) (agent.Pinned, error)
 }
 
 // inProcess makes an Agent a service.
@@ -40,6 +42,14 @@ func (s inProcess) Show(_ context.Context, ref pieces.Ref) (agent.Snapshot, []ag
 
 func (s inProcess) Remove(_ context.Context, ref pieces.Ref, dryRun bool) (agent.Removed, error) {
 	return s.Agent.Remove(ref, dryRun)
+}
+
+func (s inProcess) Pin(_ context.Context, ref pieces.Ref) (agent.Pinned, error) {
+	return s.Agent.PinHere(ref, agent.ByCommand)
+}
+
+func (s inProcess) Unpin(_ context.Context, ref pieces.Ref) (agent.Pinned, error) {
+	return s.Agent.Unpin(ref, agent.ByCommand)
 }
 
 // session is what the commands that use an agent have in common.

@@ -66,6 +66,15 @@ func spanText(d time.Duration) string {
 	return fmt.Sprintf("%d days", s/86400)
 }
 
+// joined writes words with commas between them.
+func joined[T ~string](words []T) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = string(w)
+	}
+	return strings.Join(out, ", ")
+}
+
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // table writes rows in columns, each cell cleaned. The first row is the heading.

@@ -194,6 +194,7 @@ type Agent struct {
 	notes   notes
 
 	accesses map[string]pieces.Access // of repositories in the cache, by name; in the notebook
+	pins     pins                     // in the notebook
 
 	shelf   *shelf
 	flights singleflight.Group // of View and Refs
@@ -211,14 +212,13 @@ func New(o Options) (*Agent, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	notes, accesses, err := loadNotes(o.Notebook)
-	if err != nil {
-		return nil, err
-	}
 	if o.Prefer == nil {
 		o.Prefer = func(pieces.Blob, int) func() { return func() {} }
 	}
-	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, ended: map[Kind]int64{}, notes: notes, accesses: accesses, shelf: newShelf()}
+	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, ended: map[Kind]int64{}, shelf: newShelf()}
+	if err := a.loadNotes(); err != nil {
+		return nil, err
+	}
 	a.base, a.stop = context.WithCancelCause(context.Background())
 	return a, nil
 }

@@ -78,6 +78,8 @@ type Snapshot struct {
 	Complete bool      `json:"complete"`            // every listed file is here
 	Seeded   bool      `json:"seeded"`              // not from the Hub
 	Kept     bool      `json:"kept"`                // told to hold it: seed
+	Pinned   bool      `json:"pinned"`              // never evicted
+	PinnedBy []Holder  `json:"pinned_by,omitempty"`
 
 	// Manifest is the CID of the outline with the proofs held here, and Proven
 	// tells whether every piece has one. Only show looks them up.
@@ -122,6 +124,10 @@ type (
 		SchemaVersion int `json:"schema_version"`
 		Removed
 	}
+	pinAnswer struct {
+		SchemaVersion int `json:"schema_version"`
+		Pinned
+	}
 	errorAnswer struct {
 		SchemaVersion int        `json:"schema_version"`
 		Error         *wireError `json:"error"`
@@ -154,6 +160,9 @@ type (
 	removeCall struct {
 		Ref    string `json:"ref"`
 		DryRun bool   `json:"dry_run,omitempty"`
+	}
+	pinCall struct {
+		Ref string `json:"ref"`
 	}
 )
 

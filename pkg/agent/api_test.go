@@ -158,6 +158,12 @@ func TestAPI(t *testing.T) {
 	if err != nil || shown.Path != res.Path || len(files) != 2 {
 		t.Errorf("show %+v %+v, %v", shown, files, err)
 	}
+	if p, err := s.Pin(ctx, ref); err != nil || p.Ref != "org/m@main" || p.Commit != res.Commit || len(p.By) != 1 {
+		t.Errorf("pin %+v, %v", p, err)
+	}
+	if p, err := s.Unpin(ctx, ref); err != nil || len(p.By) != 0 {
+		t.Errorf("unpin %+v, %v", p, err)
+	}
 	if problems, err := s.Verify(ctx, ref, nil); err != nil || len(problems) != 0 {
 		t.Errorf("verify %+v, %v", problems, err)
 	}

@@ -103,6 +103,23 @@ func (c *Client) Remove(ctx context.Context, ref pieces.Ref, dryRun bool) (Remov
 	return out.Removed, err
 }
 
+// Pin has the agent keep what the ref means: as Agent.Pin for ByCommand, but the
+// ref must be in the cache.
+func (c *Client) Pin(ctx context.Context, ref pieces.Ref) (Pinned, error) {
+	return c.pin(ctx, "/v1/pin", ref)
+}
+
+// Unpin has the agent end that.
+func (c *Client) Unpin(ctx context.Context, ref pieces.Ref) (Pinned, error) {
+	return c.pin(ctx, "/v1/unpin", ref)
+}
+
+func (c *Client) pin(ctx context.Context, path string, ref pieces.Ref) (Pinned, error) {
+	var out pinAnswer
+	err := c.call(ctx, http.MethodPost, path, pinCall{ref.String()}, &out)
+	return out.Pinned, err
+}
+
 // Ensure has the agent run the job. The agent goes on with it when ctx ends
 // first; Request.Tied has no meaning here.
 func (c *Client) Ensure(ctx context.Context, r Request) (Result, error) {

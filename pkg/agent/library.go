@@ -75,7 +75,9 @@ func (a *Agent) describe(s *cachefs.Snapshot, revision string) Snapshot {
 	if s.Outline != nil {
 		out.Listed = len(s.Outline.Files)
 	}
-	for _, r := range append(s.Revisions, string(s.Commit)) {
+	out.PinnedBy = a.pinnedBy(s)
+	out.Pinned = len(out.PinnedBy) > 0
+	for _, r := range namesOf(s) {
 		if _, ok := a.kept(pieces.Ref{Repo: s.Repo, Revision: r}); ok {
 			out.Kept = true
 		}

@@ -29,22 +29,23 @@ type notesFile struct {
 	// Access is who may read the repositories in the cache, as the Hub said when
 	// they were fetched.
 	Access map[string]pieces.Access `json:"access,omitempty"`
+	// Pins say, by ref, who wants what it means to stay.
+	Pins map[string][]Holder `json:"pins,omitempty"`
 }
 
-// loadNotes returns what the notebook holds.
-func loadNotes(nb Notebook) (notes, map[string]pieces.Access, error) {
-	f, err := readNotes(nb)
+// loadNotes takes over what the notebook holds.
+func (a *Agent) loadNotes() error {
+	f, err := readNotes(a.opt.Notebook)
 	if err != nil {
-		return nil, nil, fmt.Errorf("load notes: %w", err)
+		return fmt.Errorf("load notes: %w", err)
 	}
-	out := notes{}
+	a.notes, a.accesses, a.pins = notes{}, map[string]pieces.Access{}, pins{}
 	for _, n := range f.Notes {
-		out[n.Ref] = n
+		a.notes[n.Ref] = n
 	}
-	if f.Access == nil {
-		f.Access = map[string]pieces.Access{}
-	}
-	return out, f.Access, nil
+	maps.Copy(a.accesses, f.Access)
+	maps.Copy(a.pins, f.Pins)
+	return nil
 }
 
 func readNotes(nb Notebook) (f notesFile, err error) {
@@ -111,7 +112,7 @@ func (a *Agent) saveNotes() error {
 	for _, n := range a.notes {
 		f.Notes = append(f.Notes, n)
 	}
-	f.Access = maps.Clone(a.accesses)
+	f.Access, f.Pins = maps.Clone(a.accesses), maps.Clone(a.pins)
 	a.mu.Unlock()
 	raw, err := json.MarshalIndent(f, "", " ")
 	if err != nil {

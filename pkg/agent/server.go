@@ -13,6 +13,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"p2pagent/pkg/pieces"
 )
 
 const (
@@ -50,6 +52,8 @@ func NewServer(a *Agent, inside Inside) *Server {
 	mux.HandleFunc("POST /v1/seed", s.seed)
 	mux.HandleFunc("POST /v1/verify", s.verify)
 	mux.HandleFunc("POST /v1/remove", s.remove)
+	mux.HandleFunc("POST /v1/pin", s.pin)
+	mux.HandleFunc("POST /v1/unpin", s.unpin)
 	mux.HandleFunc("/", s.unknown)
 	s.http = &http.Server{
 		Handler: mux, ConnContext: withCaller, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -183,8 +187,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
-	if uid := callerOf(r.Context()); !call.DryRun && uid != 0 && uid != os.Getuid() {
-		s.fail(w, Errorf(Denied, "remove %s: only root and the agent's own user (uid %d) may, not uid %d", ref, os.Getuid(), uid))
+	if !call.DryRun && !s.allowed(w, r, "remove "+ref.String()) {
 		return
 	}
 	gone, err := s.agent.Remove(ref, call.DryRun)
@@ -193,6 +196,47 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, removeAnswer{SchemaVersion, gone})
+}
+
+// allowed lets root and the agent's own user pass, and answers all others.
+func (s *Server) allowed(w http.ResponseWriter, r *http.Request, operation string) bool {
+	uid := callerOf(r.Context())
+	if uid == 0 || uid == os.Getuid() {
+		return true
+	}
+	s.fail(w, Errorf(Denied, "%s: only root and the agent's own user (uid %d) may, not uid %d", operation, os.Getuid(), uid))
+	return false
+}
+
+// pin is for everybody who may fetch: it takes nothing from anybody.
+func (s *Server) pin(w http.ResponseWriter, r *http.Request) {
+	s.changePin(w, r, func(ref pieces.Ref) (Pinned, error) { return s.agent.PinHere(ref, ByCommand) })
+}
+
+// unpin wants as much as remove: what is not pinned may be evicted.
+func (s *Server) unpin(w http.ResponseWriter, r *http.Request) {
+	if s.allowed(w, r, "unpin") {
+		s.changePin(w, r, func(ref pieces.Ref) (Pinned, error) { return s.agent.Unpin(ref, ByCommand) })
+	}
+}
+
+func (s *Server) changePin(w http.ResponseWriter, r *http.Request, do func(pieces.Ref) (Pinned, error)) {
+	var call pinCall
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	ref, err := parseRef(call.Ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	p, err := do(ref)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, pinAnswer{SchemaVersion, p})
 }
 
 // look wants as much as remove: logs and stacks say more of others' work than
@@ -204,8 +248,7 @@ func (s *Server) look(w http.ResponseWriter, r *http.Request) {
 		s.unknown(w, r)
 		return
 	}
-	if uid := callerOf(r.Context()); uid != 0 && uid != os.Getuid() {
-		s.fail(w, Errorf(Denied, "look inside the agent: only root and the agent's own user (uid %d) may, not uid %d", os.Getuid(), uid))
+	if !s.allowed(w, r, "look inside the agent") {
 		return
 	}
 	var out bytes.Buffer

@@ -21,7 +21,10 @@ const agentLong = `Run a member of the swarm until SIGTERM or SIGINT: it offers 
 fetches what commands ask for, and answers them on a unix socket.
 
 Settings come from flags, then P2PAGENT_* variables, then the file of --config,
-then HF_HUB_CACHE, HF_ENDPOINT and their kin. See p2pagent config print.`
+then HF_HUB_CACHE, HF_ENDPOINT and their kin. See p2pagent config print.
+
+Models that the file lists under "models:" are fetched and kept. SIGHUP, or
+p2pagent reload, has the file read again.`
 
 func (p *program) agentCmd() *cobra.Command {
 	cmd := &cobra.Command{
@@ -109,8 +112,15 @@ func (d doors) close() error {
 
 // answer serves commands, Hub clients and whoever watches, until ctx ends.
 func (m *member) answer(ctx context.Context, d doors, recent *tail) error {
+	m.keeper.Set(m.settings.models)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	control := agent.ServerOptions{Inside: m.inside(recent), Reload: m.reload}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return agent.NewServer(m.agent, m.inside(recent)).Serve(ctx, d.commands) })
+	g.Go(func() error { return agent.NewServer(m.agent, control).Serve(ctx, d.commands) })
+	g.Go(func() error { return m.keeper.Run(ctx) })
+	g.Go(func() error { return m.reloadAt(ctx, hangups) })
 	g.Go(func() error { return m.serveGateway(ctx, d.clients) })
 	g.Go(func() error { return m.serveMetrics(ctx, d.watchers, d.path) })
 	g.Go(func() error { return m.notifier().run(ctx) })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"p2pagent/internal/desired"
 	"p2pagent/internal/doctor"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub"
@@ -23,6 +25,7 @@ import (
 type settings struct {
 	options
 	flags   *pflag.FlagSet
+	models  []desired.Model   // of the file alone
 	origins map[string]string // by name
 	env     func(string) (string, bool)
 	place   place
@@ -60,6 +63,35 @@ func (p *program) newSettings(fs *pflag.FlagSet) *settings {
 	return s
 }
 
+// again reads every source anew: the flags as they were given, the file as it is
+// now.
+func (s *settings) again() (*settings, error) {
+	n := &settings{flags: pflag.NewFlagSet("", pflag.ContinueOnError), origins: map[string]string{}, env: s.env, place: s.place}
+	n.define(n.flags)
+	for _, name := range s.names() {
+		if f := s.flags.Lookup(name); f.Changed {
+			if err := n.flags.Set(name, f.Value.String()); err != nil {
+				return nil, fmt.Errorf("--%s: %w", name, err)
+			}
+		}
+	}
+	if err := n.load(); err != nil {
+		return nil, err
+	}
+	return n, cmp.Or(n.checkKey(), n.checkHub())
+}
+
+// differences names the options whose values differ.
+func (s *settings) differences(o *settings) []string {
+	out := []string{}
+	for _, name := range s.names() {
+		if s.flags.Lookup(name).Value.String() != o.flags.Lookup(name).Value.String() {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 func (s *settings) get(name string) string {
 	v, _ := s.env(name)
 	return v
@@ -72,6 +104,7 @@ func (s *settings) load() error {
 	var faults []error
 	file, err := s.readFile()
 	faults = append(faults, err...)
+	s.models = file.models
 	for _, name := range s.names() {
 		faults = append(faults, s.set(name, file))
 	}

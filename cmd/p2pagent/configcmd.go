@@ -110,6 +110,7 @@ func (p *program) printSettings(s *settings) error {
 		}
 		fmt.Fprintf(t, "%s: %s\t# %s\n", name, clean(text), clean(s.origins[name]))
 	}
+	printModels(t, s.models)
 	fmt.Fprintf(t, "# HF_HUB_OFFLINE: %v\n# token: %s\n", s.Offline, clean(s.tokenText()))
 	return t.Flush()
 }

@@ -6,10 +6,20 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"p2pagent/internal/desired"
+	"p2pagent/pkg/agent"
 )
 
-// configFile is a YAML file: a flat mapping whose keys are the names of options.
-type configFile struct{ entries map[string]fileEntry }
+// configFile is a YAML file: a mapping whose keys are the names of options, and
+// modelsKey.
+type configFile struct {
+	entries map[string]fileEntry
+	models  []desired.Model
+}
+
+// modelsKey is the only key that is no option: a list does not fit a flag.
+const modelsKey = "models"
 
 type fileEntry struct {
 	at   string // file:line
@@ -60,9 +70,22 @@ func (s *settings) parseFile(raw []byte) (configFile, []error) {
 	}
 	var faults []error
 	for i := 0; i+1 < len(top.Content); i += 2 {
-		faults = append(faults, s.entry(out, top.Content[i], top.Content[i+1]))
+		key, value := top.Content[i], top.Content[i+1]
+		fault := s.entry(out, key, value)
+		if fault == nil && key.Value == modelsKey {
+			var more []error
+			out.models, more = desired.ParseYAML(s.Config, value, checkPatterns)
+			faults = append(faults, more...)
+		}
+		faults = append(faults, fault)
 	}
 	return out, faults
+}
+
+// checkPatterns judges patterns as the agent will.
+func checkPatterns(include, exclude []string) error {
+	_, err := agent.Match(nil, include, exclude)
+	return err
 }
 
 // syntaxFault turns "yaml: line 3: …" into "FILE:3: …".
@@ -81,11 +104,15 @@ func syntaxFault(path string, err error) error {
 func (s *settings) entry(out configFile, key, value *yaml.Node) error {
 	at := fmt.Sprintf("%s:%d", s.Config, key.Line)
 	f := s.flags.Lookup(key.Value)
-	if f == nil || key.Value == "config" || !isOption(s, key.Value) {
+	if key.Value != modelsKey && (f == nil || key.Value == "config" || !isOption(s, key.Value)) {
 		return fmt.Errorf("%s: unknown key %q%s", at, key.Value, s.nearest(key.Value))
 	}
 	if old, ok := out.entries[key.Value]; ok {
 		return fmt.Errorf("%s: key %q is set already at %s", at, key.Value, old.at)
+	}
+	out.entries[key.Value] = fileEntry{at: at}
+	if key.Value == modelsKey {
+		return nil
 	}
 	text, err := scalarOf(f.Value.Type(), value)
 	if err != nil {
@@ -179,7 +206,7 @@ func nodeText(n *yaml.Node) string {
 // nearest suggests a key that differs little from one that is not known.
 func (s *settings) nearest(key string) string {
 	best, least := "", 3
-	for _, name := range s.names() {
+	for _, name := range append(s.names(), modelsKey) {
 		if d := distance(key, name); d < least && name != "config" {
 			best, least = name, d
 		}

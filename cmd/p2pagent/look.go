@@ -68,6 +68,7 @@ func statusRows(st agent.Status) [][]string {
 		{"hub cache", fmt.Sprintf("%s, %s free", st.HubCache, bytesText(st.Free))},
 		{"state", st.StateDir}, {"jobs", fmt.Sprint(st.Jobs, " running")},
 	}
+	rows = append(rows, desiredRows(st.Desired)...)
 	if st.Waiting != "" {
 		rows = append(rows, []string{"waiting", st.Waiting})
 	}

@@ -6,11 +6,13 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pagent/internal/buffers"
+	"p2pagent/internal/desired"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/hub"
@@ -33,7 +35,11 @@ type member struct {
 	hub     *hub.Client // nil when the Hub is not asked
 	xet     *xet.Client // nil when its store is not
 	agent   *agent.Agent
+	keeper  *desired.Keeper
 	side    *swarmSide
+
+	reloading sync.Mutex // held while the configuration is read again
+
 	gateway string // host:port where clients of this node find it; "" without one
 }
 
@@ -103,8 +109,11 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 		return nil, err
 	}
 	m.side = &swarmSide{node: m.node, members: m.members}
+	if m.keeper, err = m.newKeeper(); err != nil {
+		return nil, err
+	}
 	o := agent.Options{
-		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook(s.StateDir),
+		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook{s.StateDir, notesFile}, Desired: m.keeper.States,
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),
 		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Prefer: m.node.Prefer, Logger: jobs,
 	}

@@ -138,32 +138,33 @@ func refusals(in []swarm.Refusal) []agent.Refusal {
 	return out
 }
 
-// notebook keeps the agent's notes in a file of the state folder.
-type notebook string
+// notebook keeps notes in a file of the state folder.
+type notebook struct{ dir, file string }
 
 const (
-	notesFile  = "notes.json"
-	notesStage = "tmp"
-	maxNotes   = 16 << 20
+	notesFile    = "notes.json"
+	rolloutsFile = "rollouts.json"
+	notesStage   = "tmp"
+	maxNotes     = 16 << 20
 )
 
-// Load implements agent.Notebook.
+// Load implements agent.Notebook and desired.Notebook.
 func (n notebook) Load() ([]byte, error) {
-	root, err := durable.Open(string(n), nil)
+	root, err := durable.Open(n.dir, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	raw, err := root.ReadFile(notesFile, maxNotes)
+	raw, err := root.ReadFile(n.file, maxNotes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	return raw, err
 }
 
-// Save implements agent.Notebook.
+// Save implements agent.Notebook and desired.Notebook.
 func (n notebook) Save(raw []byte) error {
-	root, err := durable.Open(string(n), nil)
+	root, err := durable.Open(n.dir, nil)
 	if err != nil {
 		return err
 	}
@@ -171,5 +172,5 @@ func (n notebook) Save(raw []byte) error {
 	if err := root.MkdirAll(notesStage, 0o700); err != nil {
 		return err
 	}
-	return durable.NewStage(root, notesStage).WriteFile(root, notesFile, raw, 0o600)
+	return durable.NewStage(root, notesStage).WriteFile(root, n.file, raw, 0o600)
 }

@@ -109,6 +109,7 @@ func (m *member) sampleJobs(s *metrics.Sample) {
 			s.IdleSeconds = max(s.IdleSeconds, j.Idle)
 		}
 	}
+	s.DesiredByPhase = countPhases(m.keeper.States())
 	c := m.agent.Counters()
 	for kind := range exitCodes {
 		s.EndedByOutcome[string(kind)] = c.Ended[kind]

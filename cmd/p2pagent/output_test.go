@@ -275,7 +275,7 @@ func (source) Open(_ context.Context, _ pieces.Repo, _ pieces.Commit, _ pieces.F
 }
 
 func TestNotebook(t *testing.T) {
-	n := notebook(t.TempDir())
+	n := notebook{t.TempDir(), notesFile}
 	if raw, err := n.Load(); err != nil || raw != nil {
 		t.Errorf("empty: %q, %v", raw, err)
 	}
@@ -287,7 +287,7 @@ func TestNotebook(t *testing.T) {
 			t.Errorf("%q, %v", raw, err)
 		}
 	}
-	if info, err := os.Stat(filepath.Join(string(n), notesFile)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(n.dir, n.file)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
 }

@@ -17,6 +17,7 @@ var table = map[string]row{
 	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
 
 	"internal/buffers": {},
+	"internal/desired": {imports: []string{"pkg/pieces"}, avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/metrics": {avoids: []string{"os", "os/exec", "syscall"}},
@@ -33,7 +34,7 @@ var table = map[string]row{
 		tests: []string{"internal/cluster", "internal/leaktest"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
 
-	"pkg/agent":   {imports: []string{"pkg/pieces", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
+	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
 	"pkg/gateway": {imports: []string{"pkg/pieces"}, tests: []string{"*"}},
 
 	"cmd/p2pagent": {imports: []string{"*"}},

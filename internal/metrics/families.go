@@ -98,6 +98,8 @@ var families = []family{
 	bySnapshot("p2pagent_snapshot_upstream_bytes_total", "Bytes that this member got from the Hub for the commit; their sum over the fleet, divided by the size, is upstream copies.", func(x Snapshot) int64 { return x.Upstream }),
 	bySnapshot("p2pagent_snapshot_ready", "1 when the files are all here under their names.", func(x Snapshot) int64 { return truth(x.Ready) }),
 
+	byName("p2pagent_desired_models", "Models that the configuration or a rollout wants here, by how it stands with them.", "phase", func(s *Sample) map[string]int { return s.DesiredByPhase }),
+
 	split("p2pagent_cache_bytes", "Bytes of blobs in the cache, whoever put them there, and of pieces of blobs that are not whole yet.", "state",
 		[]string{"whole", "partial"}, func(s *Sample) []int64 { return []int64{s.CacheWhole, s.CachePartial} }),
 	one("p2pagent_cache_free_bytes", "What an ordinary user can still write to the cache's disk.", func(s *Sample) int64 { return s.CacheFree }),

@@ -20,7 +20,7 @@ import (
 func full() Sample {
 	return Sample{
 		Version: "v1", Go: "go1", UpstreamBytes: 12, PeerIn: 3, PeerOut: 4, Refused: 2, Settled: true,
-		JobsByState: map[string]int{"fetching": 1}, EndedByOutcome: map[string]int64{"done": 5}, IdleSeconds: 1.5,
+		DesiredByPhase: map[string]int{"here": 2}, JobsByState: map[string]int{"fetching": 1}, EndedByOutcome: map[string]int64{"done": 5}, IdleSeconds: 1.5,
 		UpstreamAnswers: [6]int64{1, 0, 200, 300, 4, 5},
 		Snapshots:       []Snapshot{{Repo: "org/\"odd\\\nname", Commit: "c", Bytes: 10, Here: 5, Upstream: 7}, {Repo: "b", Commit: "c", Bytes: 1, Here: 1, Ready: true}},
 	}

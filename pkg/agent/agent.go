@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"p2pagent/internal/desired"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
@@ -167,6 +168,8 @@ type Options struct {
 	// the other members; both may be nil.
 	About func() About
 	Peers func() []Peer
+	// Desired tells how it stands with the models that are kept here; may be nil.
+	Desired func() []desired.State
 	// Logger gets one line for each change of a job; nil discards.
 	Logger *slog.Logger
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"p2pagent/internal/desired"
 	"p2pagent/pkg/pieces"
 )
 
@@ -47,6 +48,8 @@ type Status struct {
 	Banned  []Peer    `json:"banned,omitempty"`
 	Jobs    int       `json:"jobs"` // running
 	Waiting string    `json:"waiting,omitempty"`
+
+	Desired []desired.State `json:"desired,omitempty"` // models that are kept here
 }
 
 // Peer is another member as this one sees it.
@@ -120,6 +123,10 @@ type (
 		Snapshot
 		Contents []File `json:"contents"`
 	}
+	reloadAnswer struct {
+		SchemaVersion int `json:"schema_version"`
+		Reloaded
+	}
 	removeAnswer struct {
 		SchemaVersion int `json:"schema_version"`
 		Removed
@@ -188,6 +195,12 @@ const (
 type Verifying struct {
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
+}
+
+// Reloaded is what reading the configuration again changed.
+type Reloaded struct {
+	Models  desired.Change `json:"models"`
+	Restart []string       `json:"restart"` // settings that changed and count after a restart
 }
 
 // Removed is what a removal took away, or would.

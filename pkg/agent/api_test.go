@@ -86,7 +86,7 @@ func serve(t *testing.T) *server {
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{cache.Run, a.Run, func(ctx context.Context) error { return agent.NewServer(a, nil).Serve(ctx, l) }} {
+	for _, run := range []func(context.Context) error{cache.Run, a.Run, func(ctx context.Context) error { return agent.NewServer(a, agent.ServerOptions{}).Serve(ctx, l) }} {
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				t.Error(err)

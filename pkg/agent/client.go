@@ -120,6 +120,13 @@ func (c *Client) pin(ctx context.Context, path string, ref pieces.Ref) (Pinned, 
 	return out.Pinned, err
 }
 
+// Reload has the agent read its configuration again.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var out reloadAnswer
+	err := c.call(ctx, http.MethodPost, "/v1/reload", nil, &out)
+	return out.Reloaded, err
+}
+
 // Ensure has the agent run the job. The agent goes on with it when ctx ends
 // first; Request.Tied has no meaning here.
 func (c *Client) Ensure(ctx context.Context, r Request) (Result, error) {

@@ -13,7 +13,7 @@ import (
 
 // ensure is the job. It returns the first error; what it did stays.
 func (a *Agent) ensure(ctx context.Context, j *job) error {
-	name, err := a.resolve(ctx, j.req.Ref, j.enter)
+	name, err := a.nameOf(ctx, j)
 	if err != nil {
 		return err
 	}
@@ -40,6 +40,15 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 		return err
 	}
 	return a.writeDown(j.req.Ref, listed)
+}
+
+// nameOf is what the request's revision means: what the request says, or else what
+// it means upstream.
+func (a *Agent) nameOf(ctx context.Context, j *job) (resolved, error) {
+	if j.req.Commit != "" {
+		return resolved{commit: j.req.Commit}, nil
+	}
+	return a.resolve(ctx, j.req.Ref, j.enter)
 }
 
 // writeDown keeps what is known of a snapshot that is in the cache now.

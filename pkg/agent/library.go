@@ -16,6 +16,9 @@ func (a *Agent) Status() Status {
 	if a.opt.About != nil {
 		s.About = a.opt.About()
 	}
+	if a.opt.Desired != nil {
+		s.Desired = a.opt.Desired()
+	}
 	for _, p := range a.Peers() {
 		if p.Banned != "" {
 			s.Banned = append(s.Banned, p)

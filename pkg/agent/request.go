@@ -11,9 +11,10 @@ import (
 // Request asks for a snapshot on this node.
 type Request struct {
 	Ref     pieces.Ref
-	Include []string // patterns of fnmatch; none means everything
-	Exclude []string // wins over Include
-	Path    string   // this one file, with those of the same content, and no patterns; "" for all
+	Commit  pieces.Commit // what Ref is to mean; "" for what it means upstream now
+	Include []string      // patterns of fnmatch; none means everything
+	Exclude []string      // wins over Include
+	Path    string        // this one file, with those of the same content, and no patterns; "" for all
 
 	// Tied ends the job when this caller leaves and no other waits for it. Without
 	// it the job goes on.
@@ -26,7 +27,7 @@ type Request struct {
 // key is the same for requests that mean the same job.
 func (r Request) key() string {
 	include, exclude := canonicalPatterns(r.Include), canonicalPatterns(r.Exclude)
-	b, err := json.Marshal([]any{r.Ref.String(), include, exclude, r.Path})
+	b, err := json.Marshal([]any{r.Ref.String(), r.Commit, include, exclude, r.Path})
 	if err != nil {
 		panic(err) // strings always encode
 	}

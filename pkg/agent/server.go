@@ -29,18 +29,25 @@ const (
 
 // Server answers the control API on behalf of an agent.
 type Server struct {
-	agent  *Agent
-	inside Inside
-	http   *http.Server
+	agent *Agent
+	opt   ServerOptions
+	http  *http.Server
+}
+
+// ServerOptions are what the control API has beyond the agent itself. All may be nil.
+type ServerOptions struct {
+	Inside Inside
+	// Reload reads the configuration again. On an error nothing has changed.
+	Reload func(context.Context) (Reloaded, error)
 }
 
 // Inside writes what GET /v1/inside/NAME answers, by name: what helps to find out
 // why an agent does what it does. What it writes has no secrets.
 type Inside map[string]func(context.Context, io.Writer) error
 
-// NewServer returns a server that Serve starts. inside may be nil.
-func NewServer(a *Agent, inside Inside) *Server {
-	s := &Server{agent: a, inside: inside}
+// NewServer returns a server that Serve starts.
+func NewServer(a *Agent, o ServerOptions) *Server {
+	s := &Server{agent: a, opt: o}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/jobs", s.jobs)
@@ -54,6 +61,7 @@ func NewServer(a *Agent, inside Inside) *Server {
 	mux.HandleFunc("POST /v1/remove", s.remove)
 	mux.HandleFunc("POST /v1/pin", s.pin)
 	mux.HandleFunc("POST /v1/unpin", s.unpin)
+	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("/", s.unknown)
 	s.http = &http.Server{
 		Handler: mux, ConnContext: withCaller, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -243,7 +251,7 @@ func (s *Server) changePin(w http.ResponseWriter, r *http.Request, do func(piece
 // their jobs do.
 func (s *Server) look(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	write := s.inside[name]
+	write := s.opt.Inside[name]
 	if write == nil {
 		s.unknown(w, r)
 		return
@@ -258,6 +266,23 @@ func (s *Server) look(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Write(out.Bytes())
+}
+
+// reload wants as much as remove: it changes what the operator wrote down.
+func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	if s.opt.Reload == nil {
+		s.unknown(w, r)
+		return
+	}
+	if !s.allowed(w, r, "reload") {
+		return
+	}
+	changed, err := s.opt.Reload(r.Context())
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, reloadAnswer{SchemaVersion, changed})
 }
 
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {

@@ -93,6 +93,17 @@ check "and then runs, as another user of the group" within 10 systemctl is-activ
 useradd -r outsider
 check "a user outside the group can't ask" fails_with "permission denied" setpriv --reuid=outsider --clear-groups p2pagent status --socket /run/p2pagent/agent.sock
 check "the token is nowhere" sh -c "! journalctl | grep -v 'COMMAND\|hubserver' | grep $token && ! grep -r $token /var/lib/p2pagent /run/p2pagent"
+printf 'models:\n  - org/my-model\n  - org/name\n' >>/etc/p2pagent/p2pagent.yaml
+check "systemctl reload reads models" systemctl reload p2pagent
+check "and they are kept" within 10 sh -c 'p2pagent status | grep "2 models: 2 here"'
+echo '  - {ref: org/name}' >>/etc/p2pagent/p2pagent.yaml
+check "a broken file fails the reload" not systemctl reload p2pagent
+check "with the line" sh -c 'journalctl -u p2pagent | grep "p2pagent.yaml:.*org/name@main is named already"'
+check "and changes nothing" sh -c 'systemctl is-active p2pagent && p2pagent status | grep "2 models: 2 here"'
+sed -i '/^models:/,$d' /etc/p2pagent/p2pagent.yaml
+kill_main HUP
+check "SIGHUP reads it too" within 10 sh -c '! p2pagent status | grep ^desired'
+check "systemd hears that it is over" is "$(prop ActiveState)" active
 check "root may remove" p2pagent rm org/name --yes
 
 # --- it comes back

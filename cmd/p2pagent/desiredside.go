@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"p2pagent/internal/desired"
+	"p2pagent/pkg/agent"
+	"p2pagent/pkg/pieces"
+)
+
+// newKeeper has the agent bring what is desired.
+func (m *member) newKeeper() (*desired.Keeper, error) {
+	return desired.New(desired.Options{
+		Fetch: m.bringDesired, Notebook: notebook{m.settings.StateDir, rolloutsFile}, Logger: m.log.With("part", "desired"),
+		Kind: func(err error) (string, bool) { kind := classify(err); return string(kind), lasting[kind] },
+	})
+}
+
+// lasting kinds of failure stay as they are when tried again at once.
+var lasting = map[agent.Kind]bool{
+	agent.Usage: true, agent.NotFound: true, agent.Denied: true, agent.NoSpace: true, agent.Integrity: true,
+}
+
+func (m *member) bringDesired(ctx context.Context, want desired.Model, told func(desired.Progress)) (pieces.Commit, error) {
+	res, err := m.agent.Ensure(ctx, agent.Request{
+		Ref: want.Ref, Commit: want.Commit, Include: want.Include, Exclude: want.Exclude, Tied: true,
+		Watch: func(j agent.Job) { told(progressOf(j)) },
+	})
+	return pieces.Commit(res.Commit), err
+}
+
+func progressOf(j agent.Job) desired.Progress {
+	p := desired.Progress{
+		Doing: string(j.Status), Total: j.Total, Completed: j.Completed, Here: j.Here,
+		Upstream: j.Upstream, Peers: j.FromPeers(), Rate: j.Rate,
+	}
+	if j.Waiting != "" {
+		p.Doing += ": " + j.Waiting
+	}
+	return p
+}
+
+// countPhases names every phase, so that series are there from the start.
+func countPhases(states []desired.State) map[string]int {
+	out := map[string]int{}
+	for _, p := range desired.Phases {
+		out[string(p)] = 0
+	}
+	for _, s := range states {
+		out[string(s.Phase)]++
+	}
+	return out
+}
+
+// desiredRows say how it stands with desired models, and what is wrong with which.
+func desiredRows(states []desired.State) [][]string {
+	if len(states) == 0 {
+		return nil
+	}
+	count := countPhases(states)
+	var sums []string
+	for _, p := range desired.Phases {
+		if n := count[string(p)]; n > 0 {
+			sums = append(sums, fmt.Sprintf("%d %s", n, p))
+		}
+	}
+	rows := [][]string{{"desired", fmt.Sprintf("%d models: %s", len(states), strings.Join(sums, ", "))}}
+	for _, s := range states {
+		if s.Phase == desired.Failed {
+			rows = append(rows, []string{"failed", fmt.Sprintf("%s, %d times, again at %s: %s", s.Ref, s.Tries, s.Again.Local().Format(time.TimeOnly), s.Reason)})
+		}
+	}
+	return rows
+}
+
+// printModels writes them as the file has them.
+func printModels(w io.Writer, models []desired.Model) {
+	if len(models) == 0 {
+		return
+	}
+	fmt.Fprintln(w, modelsKey+":")
+	for _, m := range models {
+		raw, err := yaml.Marshal(flow(m.Fields()))
+		if err != nil {
+			panic(err) // strings, switches and lists always encode
+		}
+		fmt.Fprintf(w, "  - %s\n", clean(strings.TrimSpace(string(raw))))
+	}
+}

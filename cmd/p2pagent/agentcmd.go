@@ -112,7 +112,9 @@ func (d doors) close() error {
 
 // answer serves commands, Hub clients and whoever watches, until ctx ends.
 func (m *member) answer(ctx context.Context, d doors, recent *tail) error {
-	m.keeper.Set(m.settings.models)
+	if _, err := m.desire(m.settings.models); err != nil {
+		return err
+	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

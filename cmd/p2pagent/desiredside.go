@@ -22,6 +22,20 @@ func (m *member) newKeeper() (*desired.Keeper, error) {
 	})
 }
 
+// desire makes these the models that the configuration wants here.
+func (m *member) desire(models []desired.Model) (desired.Change, error) {
+	var pinned []pieces.Ref
+	for _, x := range models {
+		if x.Pin {
+			pinned = append(pinned, x.Ref)
+		}
+	}
+	if err := m.agent.PinOnly(agent.ByConfig, pinned); err != nil {
+		return desired.Change{}, err
+	}
+	return m.keeper.Set(models), nil
+}
+
 // lasting kinds of failure stay as they are when tried again at once.
 var lasting = map[agent.Kind]bool{
 	agent.Usage: true, agent.NotFound: true, agent.Denied: true, agent.NoSpace: true, agent.Integrity: true,

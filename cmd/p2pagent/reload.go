@@ -71,7 +71,10 @@ func (m *member) reload(context.Context) (agent.Reloaded, error) {
 		m.log.Warn("configuration not read again, the old one stands", "error", err)
 		return agent.Reloaded{}, &agent.Error{Kind: classify(err), Message: faultText(err), Err: err, Hint: "nothing has changed: the agent goes on with what it had"}
 	}
-	r := agent.Reloaded{Models: m.keeper.Set(fresh.models), Restart: m.settings.differences(fresh)}
+	r := agent.Reloaded{Restart: m.settings.differences(fresh)}
+	if r.Models, err = m.desire(fresh.models); err != nil {
+		return agent.Reloaded{}, err
+	}
 	m.log.Info("configuration read again", "added", r.Models.Added, "removed", r.Models.Removed, "changed", r.Models.Changed,
 		"unchanged", len(r.Models.Unchanged), "count_after_restart", r.Restart)
 	return r, nil

@@ -255,6 +255,29 @@ func backOff(tries int, lasting bool) time.Duration {
 	return pause - pause/8 + rand.N(pause/4)
 }
 
+// Removed tells that a commit was taken out of the cache. What a rollout told of it
+// ends; what the configuration names is fetched again when that is next read.
+func (k *Keeper) Removed(repo pieces.Repo, commit pieces.Commit) {
+	k.mu.Lock()
+	var over []pieces.Ref
+	for _, e := range k.entries {
+		switch {
+		case e.model.Ref.Repo != repo || e.state.Commit != string(commit):
+		case e.state.From == FromRollout:
+			over = append(over, e.model.Ref)
+		case e.state.Phase == Here:
+			e.state.Phase = Gone
+		}
+	}
+	k.mu.Unlock()
+	if len(over) == 0 {
+		return
+	}
+	if err := k.Forget(over...); err != nil {
+		k.o.Logger.Warn("rollout of a model that was removed is not forgotten", "error", err)
+	}
+}
+
 func (k *Keeper) update(e *entry, change func(*State)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

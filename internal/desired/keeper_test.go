@@ -165,6 +165,16 @@ func TestSet(t *testing.T) {
 		if n := len(w.times("org/c@main")); n != 2 {
 			t.Errorf("asked %d times", n)
 		}
+		// What somebody removes is not here any more, until the list is read again.
+		k.Removed(c.Ref.Repo, pieces.Commit(strings.Repeat("a", 40)))
+		if got := phases(k); got != "org/a@main here, org/c@main gone" {
+			t.Error(got)
+		}
+		k.Set([]Model{a, c})
+		synctest.Wait()
+		if got := phases(k); got != "org/a@main here, org/c@main here" {
+			t.Error(got)
+		}
 	})
 }
 
@@ -258,9 +268,7 @@ func TestRollouts(t *testing.T) {
 			t.Errorf("after a restart: %+v", s)
 		}
 		k.Set([]Model{model(t, "org/a")})
-		if err := k.Forget(order.Ref); err != nil {
-			t.Fatal(err)
-		}
+		k.Removed(order.Ref.Repo, pieces.Commit(strings.Repeat("a", 40)))
 		synctest.Wait()
 		if s := k.States()[0]; s.From != FromConfig || s.Phase != Here || len(w.times("org/a@main")) != 2 {
 			t.Errorf("%+v", s)

@@ -35,10 +35,11 @@ const (
 	Fetching Phase = "fetching" // or looked up, or checked
 	Here     Phase = "here"     // complete and verified, as its patterns say
 	Failed   Phase = "failed"   // tried again at Again
+	Gone     Phase = "gone"     // was removed here; fetched again at the next reload or start
 )
 
 // Phases lists them.
-var Phases = []Phase{Waiting, Fetching, Here, Failed}
+var Phases = []Phase{Waiting, Fetching, Here, Failed, Gone}
 
 // Where a model was named.
 const (

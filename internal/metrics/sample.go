@@ -24,7 +24,7 @@ type Sample struct {
 	EndedByOutcome  map[string]int64 // "done", or the kind of failure
 	IdleSeconds     float64          // of the running job that has had no byte for longest
 	DesiredByPhase  map[string]int
-	CacheWhole      int64            // bytes
+	CacheWhole      int64 // bytes
 	CachePartial    int64
 	CacheFree       int64
 	Snapshots       []Snapshot

@@ -170,6 +170,8 @@ type Options struct {
 	Peers func() []Peer
 	// Desired tells how it stands with the models that are kept here; may be nil.
 	Desired func() []desired.State
+	// OnRemoved is told of a snapshot that was taken out of the cache; may be nil.
+	OnRemoved func(repo pieces.Repo, commit pieces.Commit)
 	// Logger gets one line for each change of a job; nil discards.
 	Logger *slog.Logger
 }

@@ -168,6 +168,9 @@ func (a *Agent) Remove(ref pieces.Ref, dryRun bool) (Removed, error) {
 	}
 	a.withdraw(s)
 	a.shelf.drop(ref.Repo)
+	if a.opt.OnRemoved != nil {
+		a.opt.OnRemoved(ref.Repo, s.Commit)
+	}
 	if err := a.forget(ref, s.Commit); err != nil {
 		return out, fmt.Errorf("remove %s: %w", ref, err)
 	}

@@ -57,6 +57,38 @@ func (a *Agent) Unpin(ref pieces.Ref, by Holder) (Pinned, error) {
 	})
 }
 
+// PinOnly makes these the only refs that the holder pins. Durable on return.
+func (a *Agent) PinOnly(by Holder, refs []pieces.Ref) error {
+	want := make(map[string]bool, len(refs))
+	for _, r := range refs {
+		want[r.String()] = true
+	}
+	a.mu.Lock()
+	changed := false
+	for ref, old := range a.pins {
+		switch {
+		case !slices.Contains(old, by):
+		case want[ref]:
+			delete(want, ref)
+		default:
+			changed = true
+			a.pins[ref] = slices.DeleteFunc(slices.Clone(old), func(h Holder) bool { return h == by })
+			if len(a.pins[ref]) == 0 {
+				delete(a.pins, ref)
+			}
+		}
+	}
+	for ref := range want {
+		changed = true
+		a.pins[ref] = append(slices.Clip(a.pins[ref]), by)
+	}
+	a.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return a.saveNotes()
+}
+
 func (a *Agent) changePins(ref pieces.Ref, operation string, change func([]Holder) []Holder) (Pinned, error) {
 	a.mu.Lock()
 	old := a.pins[ref.String()]

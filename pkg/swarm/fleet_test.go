@@ -492,6 +492,26 @@ func TestALateMemberCostsTheHubNothing(t *testing.T) {
 	})
 }
 
+// What a member holds of much takes seconds to say: who asks waits until it is said,
+// and does not fetch what the end of the answer would have offered.
+func TestALongAnswerIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		many := make([]int, 3000)
+		for i := range many {
+			many[i] = 8
+		}
+		f := newFleet(t, newModel(25<<20, many...), 2, cluster.Options{}, nil)
+		f.fetch(f.members[0])
+		f.finish(f.members[0])
+		late := f.Add()
+		f.Net.Shape(late.IP, 0, 100_000) // its answer is 750 KB
+		m := f.start(late)
+		f.fetch(m)
+		f.finish(m)
+		f.atMost(1.00)
+	})
+}
+
 // V06: a member serves every piece with a bit wrong.
 //
 // Each is refused and asked of another; the member is banned for ten minutes,

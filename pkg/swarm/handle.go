@@ -132,6 +132,7 @@ func (n *Node) handleOffer(l *link, m *wire.Offer) error {
 	if err != nil {
 		return err
 	}
+	l.offered.Store(time.Now().UnixNano())
 	n.post(func() { n.heardOffer(l, m.Blob, statements) })
 	return nil
 }

@@ -23,6 +23,8 @@ type link struct {
 	stream network.Stream
 	name   string // set by Hello before the link is known to the loop
 	heard  atomic.Int64
+	// offered is when its last offer had been checked; in Unix nanoseconds, as heard.
+	offered atomic.Int64
 
 	mu    sync.Mutex // guards the queue
 	queue []byte

@@ -11,21 +11,26 @@ import (
 // same time is among those answered, so two can't both think they are alone.
 type round struct {
 	await map[plan.Peer]bool
-	until time.Time
+	began time.Time
 	then  func()
 	send  func(*link, uint64)
 	seq   uint64
 }
 
-// roundWait bounds how long a silent neighbour, or one whose stream is not open
-// yet, can hold up a decision.
-const roundWait = 2 * time.Second
+const (
+	// roundWait bounds how long a silent neighbour, or one whose stream is not open
+	// yet, can hold up a decision.
+	roundWait = 2 * time.Second
+	// roundMost bounds it for one that is in the middle of its answer. All it holds of
+	// a large model are thousands of statements, each with a signature to check.
+	roundMost = time.Minute
+)
 
 // startRound sends the question to the neighbours, now or as soon as their stream
 // opens, and runs then when all have answered.
 func (n *Node) startRound(then func(), send func(*link, uint64)) {
 	n.seq++
-	r := &round{await: map[plan.Peer]bool{}, until: time.Now().Add(roundWait), then: then, send: send, seq: n.seq}
+	r := &round{await: map[plan.Peer]bool{}, began: time.Now(), then: then, send: send, seq: n.seq}
 	n.rounds[r.seq] = r
 	for _, l := range n.links {
 		r.await[l.peer] = true
@@ -52,6 +57,17 @@ func (n *Node) acked(l *link, seq uint64) {
 	}
 }
 
+// due is when the round goes on without those who have not answered.
+func (n *Node) due(r *round) time.Time {
+	heard := r.began.UnixNano()
+	for p := range r.await {
+		if l := n.links[p]; l != nil {
+			heard = max(heard, l.offered.Load())
+		}
+	}
+	return time.Unix(0, min(heard+int64(roundWait), r.began.Add(roundMost).UnixNano()))
+}
+
 func (n *Node) finishRounds(now time.Time) {
 	for seq, r := range n.rounds {
 		for p := range r.await {
@@ -59,7 +75,7 @@ func (n *Node) finishRounds(now time.Time) {
 				delete(r.await, p)
 			}
 		}
-		if len(r.await) == 0 || !now.Before(r.until) {
+		if len(r.await) == 0 || !now.Before(n.due(r)) {
 			delete(n.rounds, seq)
 			r.then()
 		}

@@ -24,6 +24,17 @@ need_python() { # the scripts use hashlib.file_digest
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail "python3 3.11 or later is missing"
 }
 
+# venv NAME REQUIREMENTS: a Python of its own, $cache/NAME, with what the file pins.
+venv() {
+    local dir=$cache/$1 log=$cache/$1.log
+    mkdir -p "$cache"
+    cmp -s "$2" "$dir/requirements.txt" && return
+    rm -rf "$dir"
+    python3 -m venv "$dir" >"$log" 2>&1 || fail "python3 -m venv failed (Debian: apt-get install python3-venv): see $log"
+    "$dir/bin/pip" install -q --disable-pip-version-check -r "$2" >>"$log" 2>&1 || fail "pip could not install $2: see $log"
+    cp "$2" "$dir/requirements.txt"
+}
+
 # build [TAGS] NAME=PACKAGE ...: static binaries into $bin.
 build() {
     local pair

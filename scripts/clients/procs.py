@@ -88,12 +88,12 @@ def stop_all():
 class Hub(Process):
     """repos: {"[datasets/]org/name@revision": folder}"""
 
-    def __init__(self, binaries, work, repos):
+    def __init__(self, binaries, work, repos, patience=60):
         port, cdn, control = free_ports(3)
         self.url, self.control = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control}"
         argv = [f"{binaries}/hubserver", "-listen", f"127.0.0.1:{port}", "-cdn", f"127.0.0.1:{cdn}", "-control", f"127.0.0.1:{control}"]
         super().__init__("hubserver", argv + [x for ref, d in repos.items() for x in ("-model", f"{ref}={d}")], clean_env(), f"{work}/hub.log")
-        wait("hubserver serves", 60, self.ready)
+        wait("hubserver serves", patience, self.ready)
 
     def ready(self):
         if self.p.poll() is not None:
@@ -152,14 +152,14 @@ class Agent(Process):
         p = subprocess.run([self.binary, "status", "--socket", self.socket, "--format", "json"], env=self.env, capture_output=True, text=True, timeout=10)
         return json.loads(p.stdout)["members"] if p.returncode == 0 else -1
 
-    def fetch(self, ref, *flags):
+    def fetch(self, ref, *flags, limit=120):
         """Starts `p2pagent fetch`; what it returns waits and gives (exit code, last line of stdout, last of stderr)."""
         p = subprocess.Popen([self.binary, "fetch", ref, *flags, "--socket", self.socket, "--format", "quiet"], env=self.env,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
         def result():
             try:
-                out, err = p.communicate(timeout=120)
+                out, err = p.communicate(timeout=limit)
             except subprocess.TimeoutExpired:
                 p.kill()
                 out, err = p.communicate()

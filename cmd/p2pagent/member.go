@@ -13,6 +13,7 @@ import (
 
 	"p2pagent/internal/buffers"
 	"p2pagent/internal/desired"
+	"p2pagent/internal/layout"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/hub"
@@ -32,8 +33,9 @@ type member struct {
 	host    *swarm.Host
 	members *swarm.Members
 	node    *swarm.Node
-	hub     *hub.Client // nil when the Hub is not asked
-	xet     *xet.Client // nil when its store is not
+	hub     *hub.Client   // nil when the Hub is not asked
+	xet     *xet.Client   // nil when its store is not
+	layouts *layout.Index // nil when nothing is copied from files that are here
 	agent   *agent.Agent
 	keeper  *desired.Keeper
 	side    *swarmSide
@@ -131,6 +133,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 			return nil, err
 		}
 	}
+	m.addDeltas(&o)
 	m.agent, err = agent.New(o)
 	return m, err
 }

@@ -86,6 +86,9 @@ func (m *member) Close() error {
 	if m.host != nil {
 		err = m.host.Close()
 	}
+	if m.layouts != nil {
+		err = errors.Join(err, m.layouts.Close())
+	}
 	if m.cache != nil {
 		err = errors.Join(err, m.cache.Close())
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/time/rate"
 
+	"p2pagent/internal/layout"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
@@ -15,7 +17,6 @@ import (
 var (
 	_ seeder.Source = (*xet.Source)(nil)
 	_ xet.Plain     = seeder.Source(nil)
-	_ agent.Patch   = (*xet.Delta)(nil)
 )
 
 // xetSide lets the agent use a client of the Hub's content-addressed store.
@@ -38,7 +39,7 @@ func (m *member) addXet(o *agent.Options, limit *rate.Limiter) error {
 	}
 	m.xet = client
 	x := &xetSide{client, m.settings.Xet == xetOnly}
-	o.Source, o.Patch = x.source, x.patch
+	o.Source, o.Deltas.Ask = x.source, x.layout
 	return nil
 }
 
@@ -47,19 +48,29 @@ func (m *member) xetGrant(ctx context.Context, repo pieces.Repo, commit pieces.C
 	return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
 }
 
-func (x *xetSide) source(o *pieces.Outline, plain seeder.Source, doubt func(pieces.Blob, []int)) seeder.Source {
-	return x.NewSource(xet.SourceOptions{Outline: o, Plain: plain, Only: x.only, Doubt: doubt})
+func (x *xetSide) source(o agent.Opening) seeder.Source {
+	return x.NewSource(xet.SourceOptions{Outline: o.Outline, Plain: o.Plain, Only: x.only, Doubt: o.Doubt, Delta: o.Delta})
 }
 
-// patch reads the old file by the right to the new commit: one token less.
-func (x *xetSide) patch(ctx context.Context, o *pieces.Outline, f pieces.File, old agent.Old) (agent.Patch, error) {
-	now, err := xet.NewFile(o.Repo, o.Commit, f)
+func (x *xetSide) layout(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
+	file, err := xet.NewFile(o.Repo, o.Commit, f)
 	if err != nil {
-		return nil, err
+		return layout.Layout{}, err
 	}
-	then, err := xet.NewFile(o.Repo, o.Commit, old.File)
+	return x.Layout(ctx, file)
+}
+
+// addDeltas has files of the store made out of others that are here, also on a
+// member that never asks it: others do. It can be done without.
+func (m *member) addDeltas(o *agent.Options) {
+	if m.settings.Xet == xetOff {
+		return
+	}
+	index, err := layout.OpenIndex(filepath.Join(m.settings.StateDir, "layouts"))
 	if err != nil {
-		return nil, err
+		m.log.Warn("nothing will be copied from files that are here", "error", err)
+		return
 	}
-	return x.Delta(ctx, now, xet.Local{File: then, Content: old.Content})
+	m.layouts = index
+	o.Deltas.Index, o.Deltas.Cuts = index, xet.Cuts()
 }

@@ -20,6 +20,7 @@ var table = map[string]row{
 	"internal/desired": {imports: []string{"pkg/pieces"}, avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
+	"internal/layout":  {imports: []string{"pkg/pieces", "internal/durable"}},
 	"internal/metrics": {avoids: []string{"os", "os/exec", "syscall"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/sockopt": {},
@@ -32,9 +33,9 @@ var table = map[string]row{
 	"pkg/seeder":  {imports: []string{"pkg/pieces", "internal/buffers"}, tests: []string{"internal/leaktest"}, avoids: []string{"os", "net", "net/http"}},
 	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/buffers", "internal/plan", "internal/sockopt", "internal/stall", "internal/wire"},
 		tests: []string{"internal/cluster", "internal/leaktest"}},
-	"pkg/xet": {imports: []string{"pkg/pieces", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
+	"pkg/xet": {imports: []string{"pkg/pieces", "internal/layout", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
 
-	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
+	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "internal/layout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
 	"pkg/gateway": {imports: []string{"pkg/pieces"}, tests: []string{"*"}},
 
 	"cmd/p2pagent": {imports: []string{"*"}},

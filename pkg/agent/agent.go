@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"p2pagent/internal/desired"
+	"p2pagent/internal/layout"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
@@ -137,6 +138,17 @@ type Notebook interface {
 	Save([]byte) error
 }
 
+// Opening is what a Source is made for: the blobs of one job.
+type Opening struct {
+	Outline *pieces.Outline
+	// Plain opens them through the Hub.
+	Plain seeder.Source
+	// Doubt is to be told of pieces that were handed out and turned out to be wrong.
+	Doubt func(b pieces.Blob, indexes []int)
+	// Delta is what of a blob is here in other files; nil for nothing.
+	Delta func(b pieces.Blob) *layout.Delta
+}
+
 // Options are what an Agent is made of. Cache, Swarm and Seeder must be set.
 type Options struct {
 	Cache  Cache
@@ -145,13 +157,11 @@ type Options struct {
 	// Hub is the upstream; nil when this agent never asks it: then names, listings
 	// and blobs come from members that do.
 	Hub Hub
-	// Source makes, for the blobs of one job, what opens them upstream: plain opens
-	// them through Hub; doubt is to be told of pieces that were handed out and turned
-	// out to be wrong. What it opens may tell its Host as the Hub's bodies do. nil
-	// takes plain as it is.
-	Source func(o *pieces.Outline, plain seeder.Source, doubt func(b pieces.Blob, indexes []int)) seeder.Source
-	// Patch compares a new file with an old one that is here. nil never does.
-	Patch func(ctx context.Context, o *pieces.Outline, f pieces.File, old Old) (Patch, error)
+	// Source makes what opens the blobs of one job upstream. What it opens may tell its
+	// Host as the Hub's bodies do. nil takes Opening.Plain as it is.
+	Source func(Opening) seeder.Source
+	// Deltas say how files are made out of others that are here.
+	Deltas Deltas
 	// Offline prefers the cached ref of a branch to asking anybody, and does not
 	// wait for a member that asks the Hub (HF_HUB_OFFLINE).
 	Offline bool
@@ -186,6 +196,7 @@ type Agent struct {
 	work    sync.WaitGroup // running jobs
 	saving  chan struct{}  // held while the notebook is written
 	brought atomic.Int64   // bytes from upstream, as they came
+	sound   soundPieces
 
 	mu      sync.Mutex // guards the fields below; never held over I/O
 	stopped bool

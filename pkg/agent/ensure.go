@@ -39,6 +39,7 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 	if err := a.landed(ctx, listed.outline, files); err != nil {
 		return err
 	}
+	a.learn(listed, files)
 	return a.writeDown(j.req.Ref, listed)
 }
 
@@ -112,16 +113,18 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := a.patch(ctx, j, l, missing); err != nil {
-		return err
-	}
-	a.count(j, repo, wanted)
 	if err := a.settle(ctx, j.enter); err != nil {
 		return err
 	}
+	defer a.sound.use()()
+	ds := a.compare(ctx, j, l, missing)
+	if err := a.copyWhole(ctx, j, ds); err != nil {
+		return err
+	}
+	a.count(j, repo, wanted)
 	j.enter(Fetching, "")
 	paths := pathsOf(files)
-	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing), func(p Progress) {
+	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing, ds), func(p Progress) {
 		for i, g := range p.Gaps {
 			p.Gaps[i].Path = paths[g.Blob]
 		}
@@ -130,10 +133,10 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	return nameFile(err, paths)
 }
 
-func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob) Transfer {
+func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob, ds deltas) Transfer {
 	o := l.outline
 	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing)}
-	if up := a.upstreamFor(j, l); up != nil {
+	if up := a.upstreamFor(j, l, ds); up != nil {
 		t.Upstream = up
 	}
 	if l.seeded {

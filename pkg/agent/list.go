@@ -153,6 +153,8 @@ func (a *Agent) record(key string) ([]byte, error) {
 	switch kind {
 	case "outline":
 		return a.outlineRecord(rest)
+	case "layout":
+		return a.layoutRecord(rest)
 	case "seeded":
 		ref, err := pieces.ParseRef(rest)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"p2pagent/internal/layout"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
 )
@@ -23,7 +24,7 @@ type upstream struct {
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
-func (a *Agent) upstreamFor(j *job, l listing) *upstream {
+func (a *Agent) upstreamFor(j *job, l listing, ds deltas) *upstream {
 	if a.opt.Hub == nil || l.seeded {
 		return nil
 	}
@@ -40,7 +41,8 @@ func (a *Agent) upstreamFor(j *job, l listing) *upstream {
 	}
 	u.source = u
 	if a.opt.Source != nil {
-		u.source = a.opt.Source(l.outline, u, a.opt.Swarm.Doubt)
+		u.source = a.opt.Source(Opening{Outline: l.outline, Plain: u, Doubt: a.opt.Swarm.Doubt,
+			Delta: func(b pieces.Blob) *layout.Delta { return ds[b] }})
 	}
 	u.source = &witness{u.source, j}
 	return u

@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"p2pagent/internal/layout"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub"
 	"p2pagent/pkg/hub/hubtest"
@@ -25,16 +27,19 @@ func (r *room) addXet(o *agent.Options, h *hub.Client) {
 			return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
 		}})
 	r.must(err)
-	o.Source = func(o *pieces.Outline, plain seeder.Source, doubt func(pieces.Blob, []int)) seeder.Source {
-		return c.NewSource(xet.SourceOptions{Outline: o, Plain: plain, Doubt: doubt})
+	o.Source = func(o agent.Opening) seeder.Source {
+		return c.NewSource(xet.SourceOptions{Outline: o.Outline, Plain: o.Plain, Doubt: o.Doubt, Delta: o.Delta})
 	}
-	o.Patch = func(ctx context.Context, o *pieces.Outline, f pieces.File, old agent.Old) (agent.Patch, error) {
-		now, err := xet.NewFile(o.Repo, o.Commit, f)
-		r.must(err)
-		then, err := xet.NewFile(o.Repo, o.Commit, old.File)
-		r.must(err)
-		return c.Delta(ctx, now, xet.Local{File: then, Content: old.Content})
-	}
+	index, err := layout.OpenIndex(filepath.Join(r.t.TempDir(), "layouts"))
+	r.must(err)
+	r.t.Cleanup(func() { index.Close() })
+	o.Deltas = agent.Deltas{Index: index, Cuts: xet.Cuts(), Ask: func(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
+		file, err := xet.NewFile(o.Repo, o.Commit, f)
+		if err != nil {
+			return layout.Layout{}, err
+		}
+		return c.Layout(ctx, file)
+	}}
 }
 
 // text is n bytes that compress.

@@ -116,7 +116,7 @@ func (r *run) orient() {
 	}
 }
 
-// counted reports the bytes that pass.
+// counted reports the bytes that pass, but for those that were here.
 type counted struct {
 	io.Reader
 	progress func(int64)
@@ -124,8 +124,13 @@ type counted struct {
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	if n > 0 {
+	if n > 0 && !copied(c.Reader) {
 		c.progress(int64(n))
 	}
 	return n, err
+}
+
+func copied(r io.Reader) bool {
+	c, ok := r.(interface{ Copied() bool })
+	return ok && c.Copied()
 }

@@ -23,7 +23,9 @@ type Source interface {
 	// are temporary unless they, or what they wrap, have a method Permanent() bool
 	// that says otherwise; a method RetryAfter() time.Duration tells when to come
 	// back; a method Tainted() bool that what was read of the piece at hand is wrong
-	// and has to be read again. Open is called from several goroutines.
+	// and has to be read again. A method Copied() bool of the reader says that its last
+	// Read brought bytes which were on this node: they are no progress of upstream.
+	// Open is called from several goroutines.
 	Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error)
 }
 

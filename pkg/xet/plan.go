@@ -26,6 +26,8 @@ type term struct {
 	first, end int
 	size       int64 // plain bytes
 	from       int   // which of the plan's ranges has it
+	at         int64 // where in the file it begins
+	local      bool  // it is copied from a file that is here
 }
 
 // signed is a run of chunks [first, end) of one xorb that can be fetched: the
@@ -228,6 +230,11 @@ func (p *plan) checkSum(size int64) error {
 		return fmt.Errorf("%w: %d bytes from %d on were asked for, %d come, %d of them before", ErrAnswer, p.n, p.off, sum, p.skip)
 	}
 	p.leaveOut()
+	at := p.off - p.skip
+	for i := range p.terms {
+		p.terms[i].at = at
+		at += p.terms[i].size
+	}
 	return nil
 }
 
@@ -245,6 +252,3 @@ func (p *plan) leaveOut() {
 		}
 	}
 }
-
-// start returns where in the file the first term begins.
-func (p *plan) start() int64 { return p.off - p.skip }

@@ -24,7 +24,7 @@ func TestPlanOfTheHub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.start() != 99_975_265 || len(p.terms) != 1 || len(p.ranges) != 1 || p.terms[0].from != 0 {
+	if p.terms[0].at != 99_975_265 || len(p.terms) != 1 || len(p.ranges) != 1 || p.terms[0].from != 0 {
 		t.Errorf("%+v", p)
 	}
 	r := p.ranges[0]
@@ -82,7 +82,7 @@ func wirePlanText(change ...string) string {
 
 func TestPlanRefused(t *testing.T) {
 	const off, n, size = 10_100, 1400, 50_000
-	if p, err := parsePlan([]byte(wirePlanText()), off, n, size, false); err != nil || p.start() != 10_000 {
+	if p, err := parsePlan([]byte(wirePlanText()), off, n, size, false); err != nil || p.terms[0].at != 10_000 {
 		t.Fatalf("%v, %v", p, err)
 	}
 	for name, change := range map[string][]string{
@@ -145,7 +145,7 @@ func TestPlanOverlap(t *testing.T) {
 // Parts of an answer that nobody asked for cost nothing.
 func TestPlanLeavesOut(t *testing.T) {
 	p, err := parsePlan([]byte(wirePlanText(`range":100`, `range":0`)), 1200, 100, 1500, false) // the whole file
-	if err != nil || len(p.terms) != 1 || p.terms[0].xorb != parsed(t, xorbB) || p.skip != 200 || p.start() != 1000 {
+	if err != nil || len(p.terms) != 1 || p.terms[0].xorb != parsed(t, xorbB) || p.skip != 200 || p.terms[0].at != 1000 {
 		t.Errorf("second term alone: %+v, %v", p, err)
 	}
 	p, err = parsePlan([]byte(wirePlanText()), 10_100, 900, 50_000, false)
@@ -177,7 +177,7 @@ func FuzzPlan(f *testing.F) {
 			}
 			sum += tm.size
 		}
-		if p.skip < 0 || p.start() < 0 || sum-p.skip < n || p.skip >= p.terms[0].size {
+		if p.skip < 0 || p.terms[0].at < 0 || sum-p.skip < n || p.skip >= p.terms[0].size {
 			t.Fatalf("%d bytes, %d left out, %d asked for", sum, p.skip, n)
 		}
 		p.uses()

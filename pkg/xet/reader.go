@@ -43,7 +43,7 @@ type place struct {
 	index int
 }
 
-// reader hands out the bytes of a plan in their order, chunk by chunk. Its memory
+// reader hands out the bytes of a plan's terms in their order, chunk by chunk. Its memory
 // does not depend on how long the plan is, or a xorb. One goroutine reads; Close may
 // be called from any.
 type reader struct {
@@ -53,8 +53,6 @@ type reader struct {
 	file   File
 	plan   *plan
 	seen   func(chunk) error
-	closed func(at int64, err error) // told once how far it got, and why no further; may be nil
-	host   string                    // that the first chunk came from
 
 	mu sync.Mutex // held while Read works; guards what follows
 
@@ -81,10 +79,19 @@ type keptChunk struct {
 
 func (c *Client) newReader(ctx context.Context, f File, p *plan, seen func(chunk) error) *reader {
 	ctx, cancel := context.WithCancelCause(ctx)
-	r := &reader{ctx: ctx, cancel: cancel, client: c, file: f, plan: p, seen: seen, index: p.terms[0].first, pos: p.start(), drop: p.skip, left: p.n,
+	r := &reader{ctx: ctx, cancel: cancel, client: c, file: f, plan: p, seen: seen, index: p.terms[0].first, pos: p.terms[0].at, drop: p.skip, left: p.length(),
 		opened: make([]int, len(p.ranges)), renewed: make([]int, len(p.ranges)), kept: make(map[place]keptChunk)}
 	r.lastUse = p.uses()
 	return r
+}
+
+// length returns how many bytes of the terms were asked for.
+func (p *plan) length() (n int64) {
+	for i := range p.terms {
+		off, end := p.wanted(&p.terms[i])
+		n += end - off
+	}
+	return n
 }
 
 // uses notes, for ranges that several terms share, which term is the last to have
@@ -131,9 +138,6 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Host returns the host that the first bytes came from.
-func (r *reader) Host() string { return r.host }
-
 // Close ends the requests that are open, and a Read that waits for them.
 func (r *reader) Close() error {
 	r.cancel(errClosed)
@@ -143,10 +147,6 @@ func (r *reader) Close() error {
 		s.close()
 	}
 	r.streams, r.rest = nil, nil
-	if r.closed != nil {
-		r.closed(r.plan.off+r.plan.n-r.left, r.err)
-		r.closed = nil
-	}
 	if r.err == nil {
 		r.err = errClosed
 	}
@@ -176,7 +176,7 @@ func (r *reader) advance() error {
 	r.rest = plain[out:]
 	if c.last && r.term+1 < len(r.plan.terms) {
 		r.term, r.got = r.term+1, 0
-		r.index = r.plan.terms[r.term].first
+		r.index, r.pos = r.plan.terms[r.term].first, r.plan.terms[r.term].at
 	}
 	return nil
 }

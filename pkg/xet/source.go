@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"p2pagent/internal/layout"
 	"p2pagent/internal/stall"
 	"p2pagent/pkg/pieces"
 )
@@ -24,6 +25,9 @@ type SourceOptions struct {
 	Plain   Plain
 	// Only never opens by plain HTTP what the store has.
 	Only bool
+	// Delta says what of a blob is here in other files: it is copied. What is copied
+	// can turn out wrong only with the whole. nil says nothing.
+	Delta func(b pieces.Blob) *layout.Delta
 	// Doubt is told of pieces that were handed out before the xorb or the file
 	// that they are of turned out to be wrong. It must not block; nil ignores.
 	Doubt func(b pieces.Blob, indexes []int)
@@ -60,6 +64,9 @@ type blobState struct {
 
 // NewSource returns a Source. It starts nothing.
 func (c *Client) NewSource(o SourceOptions) *Source {
+	if o.Delta == nil {
+		o.Delta = func(pieces.Blob) *layout.Delta { return nil }
+	}
 	s := &Source{client: c, o: o, files: make(map[pieces.Blob]pieces.File), ledger: newLedger(c.log), blobs: make(map[pieces.Blob]*blobState)}
 	for _, f := range o.Outline.Files {
 		if _, ok := s.files[f.Blob]; !ok || !f.Xet.IsZero() {
@@ -71,7 +78,8 @@ func (c *Client) NewSource(o SourceOptions) *Source {
 
 // Open returns a reader of exactly n bytes of b from off on. The reader fails by
 // itself when bytes stop. An error that has a method Tainted() bool says that
-// bytes which came before it are wrong.
+// bytes which came before it are wrong. A reader from the store has a method
+// Copied() bool: whether its last Read brought bytes that were here.
 func (s *Source) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
 	f := s.files[b]
 	if f.Xet.IsZero() || !s.usable(b, off, n) {
@@ -118,29 +126,21 @@ func (s *Source) state(b pieces.Blob) *blobState {
 	return st
 }
 
-// open asks for the reconstruction and reads the first chunk, so that what can't
-// work shows here.
 func (s *Source) open(ctx context.Context, f pieces.File, off, n int64) (io.ReadCloser, error) {
 	file, err := NewFile(s.o.Outline.Repo, s.o.Outline.Commit, f)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.client.reconstruct(ctx, file, off, n, false)
+	m, err := s.client.newMixed(ctx, file, off, n, s.o.Delta(f.Blob), func(c chunk) error { return s.seen(f.Blob, file.Name, c) })
 	if err != nil {
 		return nil, err
 	}
-	r := s.client.newReader(ctx, file, p, func(c chunk) error { return s.seen(f.Blob, file.Name, c) })
-	if err := r.advance(); err != nil {
-		r.Close()
-		return nil, err
-	}
-	r.host = r.streams[len(r.streams)-1].url.Host
-	r.closed = func(at int64, err error) {
+	m.closed = func(at int64, err error) {
 		if context.Cause(ctx) == nil {
 			s.ended(f.Blob, off, at, err)
 		}
 	}
-	return r, nil
+	return m, nil
 }
 
 // seen enters a chunk into the ledger.

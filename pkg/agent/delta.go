@@ -1,0 +1,264 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"p2pagent/internal/layout"
+	"p2pagent/pkg/cachefs"
+	"p2pagent/pkg/pieces"
+)
+
+// Deltas are how files of the Hub's store are made out of others that are here.
+type Deltas struct {
+	// Index remembers what files that are here are made of. nil has nothing copied.
+	Index *layout.Index
+	// Ask asks the store what a file is made of; nil when this member never asks.
+	Ask func(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error)
+	// Cuts are the rules by which writers cut files.
+	Cuts []layout.Cut
+}
+
+const (
+	// smallestDelta is the size below which looking for an older file costs more than
+	// it saves.
+	smallestDelta = 8 << 20
+	// mostOlds is how many files a new one is made of, at most.
+	mostOlds = 8
+	// layoutWait bounds the question what the files of a job are made of: it is
+	// worth less than the bytes that come meanwhile.
+	layoutWait = 30 * time.Second
+	// layoutsAtOnce bounds the files that are asked for at the same time.
+	layoutsAtOnce = 4
+)
+
+// deltas are those of one job, by blob.
+type deltas map[pieces.Blob]*layout.Delta
+
+// compare finds what of the missing blobs other files here have. Whatever fails is
+// fetched as ever.
+func (a *Agent) compare(ctx context.Context, j *job, l listing, missing []pieces.Blob) deltas {
+	files := a.comparable(l, missing)
+	if len(files) == 0 {
+		return nil
+	}
+	older := a.olderFiles(l.outline)
+	if a.opt.Deltas.Index.Empty() && len(older) == 0 {
+		return nil
+	}
+	j.enter("", "what files that are here have in common with "+l.outline.Repo.String())
+	ctx, cancel := context.WithTimeoutCause(ctx, layoutWait, Errorf(Stalled, "no answer in %v", layoutWait))
+	defer cancel()
+	found := make([]*layout.Delta, len(files))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(layoutsAtOnce)
+	for i, f := range files {
+		group.Go(func() (err error) {
+			found[i], err = a.compareFile(ctx, l.outline, f, older[f.Path])
+			return err // the next would fail as slowly
+		})
+	}
+	if err := group.Wait(); err != nil && context.Cause(j.ctx) == nil {
+		a.log.Info("not all of what is here is copied", "repo", l.outline.Repo.String(), "error", err)
+	}
+	out := deltas{}
+	for i, d := range found {
+		if d != nil && d.Size() > 0 {
+			out[files[i].Blob] = d
+		}
+	}
+	return out
+}
+
+// comparable returns the missing files of which others may have something.
+func (a *Agent) comparable(l listing, missing []pieces.Blob) (out []pieces.File) {
+	if a.opt.Deltas.Index == nil || l.seeded {
+		return nil
+	}
+	seen := make(map[pieces.Blob]bool)
+	for _, f := range l.outline.Files {
+		if ofStore(f) && !seen[f.Blob] && slices.Contains(missing, f.Blob) {
+			seen[f.Blob] = true
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// ofStore tells whether the file has a layout that is worth to know.
+func ofStore(f pieces.File) bool { return !f.Xet.IsZero() && f.Blob.Size >= smallestDelta }
+
+// compareFile returns nil when nothing here has anything of the file. older is the
+// one of the same path, if there is one: its layout may be unknown.
+func (a *Agent) compareFile(ctx context.Context, o *pieces.Outline, f, older pieces.File) (*layout.Delta, error) {
+	now, err := a.layoutOf(ctx, o, f)
+	if err != nil {
+		return nil, err
+	}
+	if older.Xet != (pieces.Digest{}) {
+		if _, err := a.layoutOf(ctx, o, older); err != nil { // by the right to the new commit
+			a.log.Info("an older file is not compared with", "path", f.Path, "error", err)
+		}
+	}
+	var olds []layout.Old
+	for _, name := range a.opt.Deltas.Index.Sharing(now, f.Xet, 4*mostOlds) {
+		if old, ok := a.oldFile(name); ok && len(olds) < mostOlds {
+			olds = append(olds, old)
+		}
+	}
+	if len(olds) == 0 {
+		return nil, nil
+	}
+	d, err := layout.Compare(ctx, now, olds, a.opt.Deltas.Cuts)
+	if err != nil {
+		return nil, fmt.Errorf("compare %s with files that are here: %w", f.Path, err)
+	}
+	return d, nil
+}
+
+// oldFile returns a file that the index knows, if it is still here.
+func (a *Agent) oldFile(name pieces.Digest) (layout.Old, bool) {
+	e, ok := a.opt.Deltas.Index.Get(name)
+	if !ok {
+		return layout.Old{}, false
+	}
+	held := a.opt.Cache.Held(e.Blob)
+	if held == nil || !held.Full() {
+		return layout.Old{}, false
+	}
+	return layout.Old{Layout: e.Layout, Raw: &blobContent{a.opt.Cache, e.Blob}, Sound: a.sound.of(a.opt.Cache, e.Blob)}, true
+}
+
+func layoutKey(o *pieces.Outline, name pieces.Digest) string {
+	return "layout/" + o.Repo.String() + "/" + string(o.Commit) + "/" + name.String()
+}
+
+// layoutOf returns what a file is made of: as this member knows, or as one member
+// asks the store for all.
+func (a *Agent) layoutOf(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
+	if e, ok := a.opt.Deltas.Index.Get(f.Xet); ok {
+		return e.Layout, nil
+	}
+	var get func(context.Context) ([]byte, error)
+	if a.opt.Deltas.Ask != nil {
+		get = func(ctx context.Context) ([]byte, error) {
+			l, err := a.opt.Deltas.Ask(ctx, o, f)
+			if err != nil {
+				return nil, err
+			}
+			return l.Marshal(), nil
+		}
+	}
+	raw, err := a.opt.Swarm.Record(ctx, layoutKey(o, f.Xet), Forever, get)
+	if err != nil {
+		return layout.Layout{}, err
+	}
+	l, err := layout.Parse(raw)
+	if err != nil {
+		return l, Errorf(Integrity, "layout of %s from the swarm: %w", f.Path, err)
+	}
+	return l, a.opt.Deltas.Index.Put(layout.Entry{Blob: f.Blob, Name: f.Xet, Layout: l})
+}
+
+// layoutRecord answers other members.
+func (a *Agent) layoutRecord(rest string) ([]byte, error) {
+	name, err := pieces.ParseDigest(rest[strings.LastIndexByte(rest, '/')+1:])
+	if err != nil || a.opt.Deltas.Index == nil {
+		return nil, errUnknownRecord
+	}
+	e, ok := a.opt.Deltas.Index.Get(name)
+	if !ok {
+		return nil, errUnknownRecord
+	}
+	return e.Layout.Marshal(), nil
+}
+
+// learnWait bounds the questions about the files of one snapshot.
+const learnWait = 10 * time.Minute
+
+// learn finds out, while nobody waits for it, what the files that came are made of:
+// later ones are compared with them.
+func (a *Agent) learn(l listing, files []pieces.File) {
+	if a.opt.Deltas.Index == nil || l.seeded || a.opt.Offline {
+		return
+	}
+	unknown := slices.DeleteFunc(slices.Clone(files), func(f pieces.File) bool {
+		_, known := a.opt.Deltas.Index.Get(f.Xet)
+		return known || !ofStore(f)
+	})
+	if len(unknown) == 0 {
+		return
+	}
+	a.work.Go(func() {
+		ctx, cancel := context.WithTimeoutCause(a.base, learnWait, Errorf(Stalled, "not done in %v", learnWait))
+		defer cancel()
+		for _, f := range unknown {
+			if _, err := a.layoutOf(ctx, l.outline, f); err != nil {
+				a.log.Debug("layout not learned", "path", f.Path, "error", err)
+				return
+			}
+		}
+	})
+}
+
+// olderFiles finds, for each path, a file of another content that is here and has a
+// name in the store: of the newest other snapshot of the repository.
+func (a *Agent) olderFiles(o *pieces.Outline) map[string]pieces.File {
+	all, err := a.opt.Cache.List()
+	if err != nil {
+		return nil
+	}
+	all = slices.DeleteFunc(all, func(s cachefs.Snapshot) bool { return s.Repo != o.Repo || s.Commit == o.Commit })
+	slices.SortStableFunc(all, func(x, y cachefs.Snapshot) int { return y.Updated.Compare(x.Updated) })
+	out := make(map[string]pieces.File)
+	for _, s := range all {
+		for _, f := range s.Files {
+			if _, ok := out[f.Path]; !ok && ofStore(f) && a.opt.Cache.Has(s.Repo, f.Blob) {
+				out[f.Path] = f
+			}
+		}
+	}
+	return out
+}
+
+// copyWhole makes the pieces of which all is here.
+func (a *Agent) copyWhole(ctx context.Context, j *job, ds deltas) error {
+	for b, d := range ds {
+		j.enter(Adopting, "bytes of other files that are here to be copied")
+		held := a.opt.Cache.Held(b)
+		need := func(b pieces.Blob, i int) bool {
+			off, n := b.Piece(i)
+			return (held == nil || !held.Has(i)) && len(d.Gaps(off, n)) == 0
+		}
+		for _, e := range pieces.Extents([]pieces.Blob{b}, 0) {
+			if err := a.opt.Seeder.Fetch(ctx, ds, e, need, putFunc(a.opt.Cache.Put), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Open implements seeder.Source, for bytes that are all here.
+func (ds deltas) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
+	return io.NopCloser(&within{ctx, io.NewSectionReader(ds[b], off, n)}), nil
+}
+
+// within ends a reader with its context.
+type within struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (w *within) Read(p []byte) (int, error) {
+	if context.Cause(w.ctx) != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	return w.Reader.Read(p)
+}

@@ -27,15 +27,19 @@ var table = map[string]row{
 	"internal/stall":   {},
 	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 
+	// What removing needs to know.
+	"internal/evict":    {avoids: none, pure: true},
+	"internal/openfile": {},
+
 	// None of these five imports another.
-	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable"}, tests: []string{"internal/durable/durabletest", "internal/leaktest"}},
+	"pkg/cachefs": {imports: []string{"pkg/pieces", "internal/durable", "internal/openfile"}, tests: []string{"internal/durable/durabletest", "internal/leaktest"}},
 	"pkg/hub":     {imports: []string{"pkg/pieces", "internal/sockopt", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
 	"pkg/seeder":  {imports: []string{"pkg/pieces", "internal/buffers"}, tests: []string{"internal/leaktest"}, avoids: []string{"os", "net", "net/http"}},
 	"pkg/swarm": {imports: []string{"pkg/pieces", "internal/buffers", "internal/plan", "internal/sockopt", "internal/stall", "internal/wire"},
 		tests: []string{"internal/cluster", "internal/leaktest"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/layout", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
 
-	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "internal/layout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
+	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "internal/evict", "internal/layout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
 	"pkg/gateway": {imports: []string{"pkg/pieces"}, tests: []string{"*"}},
 
 	"cmd/p2pagent": {imports: []string{"*"}},

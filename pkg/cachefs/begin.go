@@ -6,9 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"syscall"
 
 	"p2pagent/pkg/pieces"
@@ -21,8 +19,8 @@ import (
 // valid, and linked. A file of the right name and wrong content is left alone
 // until Complete replaces it.
 //
-// Free space is compared with what all blobs together still need before anything
-// is written; *NoSpaceError otherwise. Begin again is harmless.
+// Free space, and what is left of the quota, are compared with what all blobs
+// together still need before anything is written; *NoSpaceError otherwise. Begin again is harmless.
 func (c *Cache) Begin(ctx context.Context, repo pieces.Repo, blobs []pieces.Blob) error {
 	return c.diskError(0, c.begin(ctx, repo, blobs), "begin %s", repo)
 }
@@ -104,6 +102,26 @@ func (c *Cache) checkRoom(blobs []pieces.Blob) error {
 	if need > free {
 		return &NoSpaceError{Need: need, Free: free, Dir: c.hubDir}
 	}
+	return c.checkQuota(blobs)
+}
+
+// checkQuota counts whole blobs by their length: what a partial one will be is
+// taken from the moment that it is begun.
+func (c *Cache) checkQuota(blobs []pieces.Blob) error {
+	if c.quota == 0 {
+		return nil
+	}
+	var need int64
+	for _, b := range blobs {
+		need += b.Size
+	}
+	r, err := c.room(blobs)
+	if err != nil {
+		return err
+	}
+	if need > r.Left() {
+		return &NoSpaceError{Need: need, Free: r.Left(), Quota: r.Quota, Dir: c.hubDir}
+	}
 	return nil
 }
 
@@ -184,14 +202,6 @@ func (c *Cache) tag() error {
 		return nil
 	}
 	return c.stage.WriteFile(c.hub, tagName, []byte(tagContent), 0o666)
-}
-
-// Unfinished returns the blobs of which pieces are kept for a later Begin, in no
-// order. What nobody will ask for again should be abandoned: it takes room.
-func (c *Cache) Unfinished() []pieces.Blob {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Collect(maps.Keys(c.partials))
 }
 
 // Abandon drops a partial blob with all its pieces, for everyone who began it. A

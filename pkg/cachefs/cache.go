@@ -22,6 +22,8 @@ type Options struct {
 	State string
 	// Signer makes the statements on pieces of blobs that were found on disk.
 	Signer pieces.Signer
+	// Quota is how many bytes the cache may hold at most; 0 leaves that to the disk.
+	Quota int64
 	// Logger gets one line per odd thing found. Nil discards.
 	Logger *slog.Logger
 	// OnHash hears how far the hashing of something found on disk is: a blob in the
@@ -36,6 +38,7 @@ type Cache struct {
 	hub, state *durable.Root
 	stage      *durable.Stage
 	signer     pieces.Signer
+	quota      int64
 	log        *slog.Logger
 	onHash     func(name string, done, total int64)
 	locks      []*os.File
@@ -76,7 +79,7 @@ func Open(o Options) (*Cache, error) {
 
 func open(o Options, sys system) (*Cache, error) {
 	c := &Cache{
-		signer: o.Signer, log: o.Logger, onHash: o.OnHash, sys: sys,
+		signer: o.Signer, quota: o.Quota, log: o.Logger, onHash: o.OnHash, sys: sys,
 		handles:  newHandles(maxHandles),
 		taking:   make(chan struct{}, 1),
 		dirty:    make(chan struct{}, 1),

@@ -186,7 +186,7 @@ func (r *crashRig) cut(t testing.TB, mode, seed int) {
 
 func checkNoLeftovers(t testing.TB, state string) {
 	t.Helper()
-	for _, dir := range []string{stageDir, partialDir} {
+	for _, dir := range []string{stageDir, partialDir, removalDir} {
 		if left, err := os.ReadDir(filepath.Join(state, dir)); err != nil || len(left) > 0 {
 			t.Errorf("left in %s: %v, %v", dir, left, err)
 		}

@@ -20,8 +20,9 @@
 //	partial/<digest>.journal    which of its pieces are on disk for certain; names the nonce
 //	proof/<digest>              where a whole blob lies, in which state its file was, its statements
 //	outline/<repo>/<commit>     the listing of a committed snapshot
+//	removal/<repo>@<commit>     that this snapshot is being removed, and its blobs
 //
-// journal.go and proof.go have the formats.
+// journal.go, proof.go and removal.go have the formats.
 //
 // # What is believed
 //
@@ -44,7 +45,7 @@
 //
 // One agent uses a cache: it locks the folder, and the state's lock file. Hub
 // clients may read and write it at any time; their .locks are neither taken nor
-// waited for, since correctness comes from unique names and renames, theirs as
+// waited for (InUse looks at them before something is removed), since correctness comes from unique names and renames, theirs as
 // ours. Their temporary files are never read and never removed. Nothing from a
 // listing reaches the disk before pieces.CheckPath passed it, all paths go through
 // an os.Root, and no folder on the way to an entry may be a link.

@@ -38,9 +38,14 @@ type NoSpaceError struct {
 	Free int64 // bytes that an ordinary user can still write in Dir
 	Dir  string
 	Err  error // the system's error when a write ran into the end, else nil
+
+	Quota int64 // when that is what is full: Free is what is left of it
 }
 
 func (e *NoSpaceError) Error() string {
+	if e.Quota > 0 {
+		return fmt.Sprintf("no room in %s: need %d bytes, %d left of a quota of %d", e.Dir, e.Need, e.Free, e.Quota)
+	}
 	return fmt.Sprintf("no space in %s: need %d bytes, %d free", e.Dir, e.Need, e.Free)
 }
 

@@ -134,6 +134,17 @@ func (hs *handles) closeIdle() {
 	}
 }
 
+// shutIdle closes every file that nobody uses now.
+func (hs *handles) shutIdle() {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	for e := hs.idle.Front(); e != nil; {
+		h := e.Value.(*handle)
+		e = e.Next()
+		hs.shut(h)
+	}
+}
+
 // close closes what is idle now, and the rest when it is released.
 func (hs *handles) close() {
 	hs.mu.Lock()

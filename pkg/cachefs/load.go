@@ -16,6 +16,7 @@ const (
 	partialDir = "partial"
 	proofDir   = "proof"
 	outlineDir = "outline"
+	removalDir = "removal"
 
 	journalSuffix = ".journal"
 )
@@ -28,7 +29,7 @@ func proofName(d pieces.Digest) string { return path.Join(proofDir, d.String()) 
 
 // load brings the state folder into order and reads it.
 func (c *Cache) load() error {
-	for _, dir := range []string{stageDir, partialDir, proofDir, outlineDir} {
+	for _, dir := range []string{stageDir, partialDir, proofDir, outlineDir, removalDir} {
 		if err := c.state.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -39,6 +40,9 @@ func (c *Cache) load() error {
 		return err
 	}
 	if err := c.loadProofs(); err != nil {
+		return err
+	}
+	if err := c.finishRemovals(); err != nil {
 		return err
 	}
 	more, err := c.loadPartials()

@@ -14,9 +14,11 @@ import (
 )
 
 // Remove takes a snapshot out of the cache, in the reverse order of Commit:
-// references first, blobs that no other snapshot of the repository needs last. It
-// returns how many bytes of disk that gave back: a blob that other repositories
-// link to gives back none. Files that other programs left are not touched.
+// references first, then its entries in one step, blobs that no other snapshot of
+// the repository needs last. It returns how many bytes of disk that gave back: a
+// blob that other repositories link to gives back none. Files that other programs
+// left are not touched. What is to go is written down first, so that a removal
+// which a crash cuts short is finished by the next Open.
 func (c *Cache) Remove(ref pieces.Ref) (freed int64, err error) {
 	freed, err = c.remove(ref)
 	return freed, c.diskError(0, err, "remove %s", ref)
@@ -26,28 +28,44 @@ func (c *Cache) remove(ref pieces.Ref) (int64, error) {
 	if err := c.usable(); err != nil {
 		return 0, err
 	}
-	s, err := c.Snapshot(ref)
+	commit, _, err := c.lookup(ref)
 	if err != nil {
 		return 0, err
 	}
-	folder := s.Repo.Folder()
-	for _, revision := range s.Revisions {
+	r, err := c.planRemoval(ref.Repo, commit)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.noteRemoval(r); err != nil {
+		return 0, err
+	}
+	freed, err := c.carryOut(r)
+	if err != nil {
+		return freed, err
+	}
+	return freed, c.state.Remove(r.noteName())
+}
+
+// carryOut removes what is left of a snapshot that is to go.
+func (c *Cache) carryOut(r *removal) (freed int64, err error) {
+	folder, snapshot := r.repo.Folder(), snapshotName(r.repo.Folder(), r.commit)
+	revisions, err := c.revisions(r.repo)
+	if err != nil {
+		return 0, err
+	}
+	for _, revision := range revisions[r.commit] {
 		if err := c.removeDurably(refName(folder, revision)); err != nil {
 			return 0, err
 		}
 	}
-	mine, err := c.linkedBlobs(snapshotName(folder, s.Commit))
+	plain, err := c.plainBytes(snapshot)
 	if err != nil {
 		return 0, err
 	}
-	plain, err := c.plainBytes(snapshotName(folder, s.Commit))
-	if err != nil {
+	if err := c.removeSnapshot(r.repo, r.commit); err != nil {
 		return 0, err
 	}
-	if err := c.removeSnapshot(s.Repo, s.Commit); err != nil {
-		return 0, err
-	}
-	freed, err := c.removeBlobs(folder, mine)
+	freed, err = c.removeBlobs(folder, r.blobs)
 	return plain + freed, errors.Join(err, c.removeEmpty(folder))
 }
 
@@ -67,8 +85,11 @@ func (c *Cache) removeSnapshot(repo pieces.Repo, commit pieces.Commit) error {
 	if err := c.removeDurably(treeName(folder, commit)); err != nil {
 		return err
 	}
-	return errors.Join(
-		c.stage.Discard(c.hub, snapshotName(folder, commit)),
+	err := c.stage.Discard(c.hub, snapshotName(folder, commit))
+	if errors.Is(err, fs.ErrNotExist) { // a removal that is carried out for the second time
+		err = nil
+	}
+	return errors.Join(err,
 		c.hub.RemoveAll(path.Join(folder, noExistDir, string(commit))),
 		c.state.Remove(outlineName(repo, commit)),
 	)
@@ -94,9 +115,7 @@ func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed 
 	if err != nil {
 		return 0, err
 	}
-	if len(blobs) == 0 {
-		return 0, nil // and there may be no folder of blobs
-	}
+	removed := false
 	for _, d := range slices.SortedFunc(maps.Keys(blobs), byName) {
 		if used[d] {
 			continue
@@ -109,10 +128,14 @@ func (c *Cache) removeBlobs(folder string, blobs map[pieces.Digest]bool) (freed 
 		if err := c.hub.Remove(name); err != nil {
 			return freed, err
 		}
+		removed = true
 		if st := info.Sys().(*syscall.Stat_t); st.Nlink == 1 {
 			freed += st.Blocks * 512
 		}
 		c.findWhole(pieces.Blob{Digest: d, Size: info.Size()}) // withdraws it if this was its last place
+	}
+	if !removed {
+		return freed, nil // and there may be no folder of blobs any more
 	}
 	return freed, c.hub.SyncDir(blobsOf(folder))
 }

@@ -23,17 +23,20 @@ func (c *Cache) Usage() (Usage, error) {
 	if err != nil {
 		return u, fmt.Errorf("measure cache %s: %w", c.hubDir, err)
 	}
+	seen := map[uint64]bool{}
 	for _, folder := range folders {
-		u.Whole += c.blobBytes(folder)
+		u.Whole += c.blobBytes(folder, seen)
 	}
 	return u, nil
 }
 
-// blobBytes leaves out what went away meanwhile, and what can't be read.
-func (c *Cache) blobBytes(folder string) (sum int64) {
+// blobBytes leaves out what went away meanwhile, what can't be read, and what
+// another repository has linked.
+func (c *Cache) blobBytes(folder string, seen map[uint64]bool) (sum int64) {
 	entries, _ := c.hub.ReadDir(blobsOf(folder))
 	for _, e := range entries {
-		if info, err := c.hub.Lstat(path.Join(blobsOf(folder), e.Name())); err == nil && info.Mode().IsRegular() {
+		if info, err := c.hub.Lstat(path.Join(blobsOf(folder), e.Name())); err == nil && info.Mode().IsRegular() && !seen[stampOf(info).inode] {
+			seen[stampOf(info).inode] = true
 			sum += info.Size()
 		}
 	}

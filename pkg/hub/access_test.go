@@ -65,7 +65,7 @@ func TestMayRead(t *testing.T) {
 			{"org/private", "", hub.ErrRepoNotFound}, {"org/private", "hf_caller", nil},
 			{"org/gated", "hf bad\r\nX: y", hub.ErrUnauthorized},
 		} {
-			err := c.MayRead(t.Context(), ref(test.repo).Repo, commits[test.repo], path, test.token)
+			err := c.As(test.token).MayRead(t.Context(), ref(test.repo).Repo, commits[test.repo], path)
 			if !errors.Is(err, test.want) {
 				t.Errorf("%s with %q: %v, want %v", test.repo, test.token, err, test.want)
 			}

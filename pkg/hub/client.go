@@ -57,12 +57,18 @@ const (
 
 // Client reads from one Hub. It is safe for concurrent use.
 type Client struct {
+	*base
+	token     TokenSource
+	locations locations // signed by the right of the token
+}
+
+// base is what clients of one Hub have in common, whatever their tokens.
+type base struct {
 	endpoint  *url.URL
 	o         Options
 	transport http.RoundTripper
 	log       *slog.Logger
 	gates     gates
-	locations locations
 	local     atomic.Bool // the endpoint has a private or loopback address
 	linkLocal atomic.Bool
 	proxied   func(*url.URL) bool
@@ -75,14 +81,27 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{endpoint: endpoint, o: o, transport: o.Transport, log: o.Logger}
+	c := &Client{base: &base{endpoint: endpoint, o: o, transport: o.Transport, log: o.Logger}}
 	c.setDefaults()
+	c.token = c.o.Token
 	c.gates.until = make(map[string]time.Time)
 	c.noteEndpoint(hostAddr(endpoint.Hostname()))
 	if c.transport == nil {
 		c.transport = c.newTransport()
 	}
 	return c, nil
+}
+
+// As returns a client that shows another token to the Hub instead, "" for none.
+// It shares connections, waits and counts with c, and nothing that was found by a
+// token. It needs no end: what it knows goes with it.
+func (c *Client) As(token string) *Client {
+	return &Client{base: c.base, token: func() (string, error) {
+		if _, err := checkToken(token, "the caller"); err != nil {
+			return "", ErrUnauthorized
+		}
+		return token, nil
+	}}
 }
 
 func (c *Client) setDefaults() {

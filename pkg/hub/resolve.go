@@ -77,15 +77,11 @@ func (c *Client) Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.
 	return out, nil
 }
 
-// MayRead asks the Hub whether whoever has the token, "" for nobody in
-// particular, may read a file. The token goes to the endpoint alone, in one
-// request that is not repeated; nil means yes.
-func (c *Client) MayRead(ctx context.Context, repo pieces.Repo, commit pieces.Commit, path, token string) error {
-	if _, err := checkToken(token, "the caller"); err != nil {
-		return ErrUnauthorized
-	}
+// MayRead asks the Hub whether whoever has the client's token may read a file, in
+// one request that is not repeated; nil means yes.
+func (c *Client) MayRead(ctx context.Context, repo pieces.Repo, commit pieces.Commit, path string) error {
 	r := request{op: fmt.Sprintf("may a caller read %s", repo), bucket: BucketResolvers, method: http.MethodHead, header: identity(),
-		url: c.at(fileURL(repo, commit, path), ""), missing: ErrRepoNotFound, token: func() (string, error) { return token, nil }}
+		url: c.at(fileURL(repo, commit, path), ""), missing: ErrRepoNotFound}
 	return c.once(ctx, r, func(ctx context.Context) error {
 		a, err := c.follow(ctx, r, true)
 		if err != nil {

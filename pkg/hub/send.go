@@ -23,8 +23,7 @@ type request struct {
 	method  string
 	url     *url.URL
 	header  http.Header
-	missing error       // what a 404 without a code means here
-	token   TokenSource // of a caller; nil: the client's own
+	missing error // what a 404 without a code means here
 }
 
 // answer is a response whose headers are in. Whoever gets it closes Body.
@@ -161,11 +160,7 @@ func (c *Client) build(ctx context.Context, r request) (req *http.Request, asked
 	if !sameOrigin(r.url, c.endpoint) {
 		return req, false, nil
 	}
-	source := c.o.Token
-	if r.token != nil {
-		source = r.token
-	}
-	token, err := source()
+	token, err := c.token()
 	if err != nil {
 		return nil, false, fmt.Errorf("%s: %w", r.op, err)
 	}

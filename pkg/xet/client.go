@@ -58,9 +58,14 @@ const (
 // Client reads from the content-addressed stores that a Hub names. It is safe for
 // concurrent use.
 type Client struct {
+	*base
+	grants grants
+}
+
+// base is what clients have in common, whoever grants their tokens.
+type base struct {
 	o      Options
 	log    *slog.Logger
-	grants grants
 	decode sync.Pool // *Records
 
 	mu  sync.Mutex
@@ -86,8 +91,14 @@ func New(o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{o: o, log: o.Logger, grants: grants{ask: o.Grant}, old: make(map[string]bool),
-		decode: sync.Pool{New: func() any { return NewRecords() }}}, nil
+	b := &base{o: o, log: o.Logger, old: make(map[string]bool), decode: sync.Pool{New: func() any { return NewRecords() }}}
+	return &Client{base: b, grants: grants{ask: o.Grant}}, nil
+}
+
+// As returns a client that reads by the tokens of another grant. It shares
+// everything with c but its tokens, which go with it.
+func (c *Client) As(grant func(context.Context, pieces.Repo, pieces.Commit) (Grant, error)) *Client {
+	return &Client{base: c.base, grants: grants{ask: grant}}
 }
 
 // Stalls returns how many answers were given up so far because bytes stopped.

@@ -331,7 +331,7 @@ func (n *Node) withdrawUpstream(j *job, err error) {
 	if j.fault != nil {
 		return
 	}
-	j.fault = err
+	j.fault, j.hoped = err, time.Now()
 	for _, k := range j.tasks {
 		if t := n.extents[k]; t != nil && n.payer(t) == nil {
 			n.seats.Remove(k)
@@ -341,23 +341,47 @@ func (n *Node) withdrawUpstream(j *job, err error) {
 	for _, l := range n.links {
 		n.sendWants(l, j)
 	}
-	n.checkHopeless(j)
+	if n.hopeless(j) {
+		n.endJob(j, fmt.Errorf("fetch %s: %w", j.Name, j.fault))
+	}
 }
 
-// checkHopeless fails a job that can't be fetched upstream here while no
-// neighbour holds what is missing or could fetch it.
-func (n *Node) checkHopeless(j *job) {
-	if j.fault == nil || !n.jobs[j] {
+// hopelessFor is how long nothing may be left to hope for before a job ends: a
+// neighbour whose stream broke comes back sooner.
+const hopelessFor = 10 * time.Second
+
+// watchHope ends a job that lost its upstream when those that had what it misses, or
+// could fetch it, have gone or have given all they had.
+func (n *Node) watchHope(now time.Time, j *job) {
+	if j.fault == nil || now.Sub(j.looked) < time.Second {
 		return
 	}
-	for _, l := range n.links {
-		for b := range j.left {
-			if l.upstream[b] || n.swap.Holds(l.peer, b) {
-				return
+	j.looked = now
+	if !n.hopeless(j) {
+		j.hoped = now
+	} else if now.Sub(j.hoped) > hopelessFor {
+		n.endJob(j, fmt.Errorf("fetch %s: %w", j.Name, j.fault))
+	}
+}
+
+// hopeless tells whether pieces are missing that nobody holds, and nobody could
+// fetch upstream: no neighbour, and no other job of this member.
+func (n *Node) hopeless(j *job) bool {
+	missing := false
+	for b := range j.left {
+		for i := range n.blobs[b].held.Missing() {
+			if n.swap.HeldBySomeone(plan.Piece{Blob: b, Index: i}) {
+				return false
+			}
+			missing = true
+		}
+		for _, l := range n.links {
+			if l.upstream[b] {
+				return false
 			}
 		}
 	}
-	n.endJob(j, fmt.Errorf("fetch %s: %w", j.Name, j.fault))
+	return missing && !slices.ContainsFunc(j.tasks, func(k plan.Key) bool { return n.extents[k] != nil && n.payer(n.extents[k]) != nil })
 }
 
 // announce tells the rivals about this member's claim.

@@ -69,14 +69,17 @@ type job struct {
 	last   time.Time
 	result chan error
 
-	fault   error // why this member can't fetch upstream at all
-	trouble error // what went wrong upstream last
+	fault   error     // why this member can't fetch upstream at all
+	looked  time.Time // when it was last looked at what is left to hope for, and
+	hoped   time.Time // when there was something
+	trouble error     // what went wrong upstream last
 }
 
 // watchJobs ends the jobs that nothing has moved for longer than they are
 // willing to wait.
 func (n *Node) watchJobs(now time.Time) {
 	for j := range n.jobs {
+		n.watchHope(now, j)
 		if quiet := now.Sub(j.last); quiet > cmp.Or(j.Patience, 10*time.Minute) {
 			err := fmt.Errorf("fetch %s: no byte for %s, waiting for %s: %w", j.Name, quiet.Round(time.Second), n.waitingFor(j, n.progress(j)), stall.ErrStalled)
 			n.endJob(j, errors.Join(err, j.trouble))

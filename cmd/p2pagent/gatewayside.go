@@ -25,34 +25,35 @@ var (
 	_ gateway.Content  = gatewayContent{}
 )
 
-func (n gatewayNode) Look(ctx context.Context, ref pieces.Ref, reading bool) (gateway.Snapshot, error) {
-	v, err := n.agent.View(ctx, ref, reading)
+func (n gatewayNode) Look(ctx context.Context, ref pieces.Ref, token string, reading bool) (gateway.Snapshot, error) {
+	v, err := n.agent.View(ctx, ref, token, reading)
 	if err != nil {
 		return nil, refusal(err)
 	}
-	return gatewaySnapshot{v, n.agent}, nil
+	return gatewaySnapshot{v, n.agent, token}, nil
 }
 
-func (n gatewayNode) Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error) {
-	refs, err := n.agent.Refs(ctx, repo)
+func (n gatewayNode) Refs(ctx context.Context, repo pieces.Repo, token string) (map[string]pieces.Commit, error) {
+	refs, err := n.agent.Refs(ctx, repo, token)
 	return refs, refusal(err)
 }
 
 type gatewaySnapshot struct {
 	view  *agent.View
 	agent *agent.Agent
+	token string // of the caller
 }
 
 func (s gatewaySnapshot) Outline() *pieces.Outline             { return s.view.Outline }
 func (s gatewaySnapshot) File(path string) (pieces.File, bool) { return s.view.File(path) }
 func (s gatewaySnapshot) Open() bool                           { return s.agent.Open(s.view) }
 
-func (s gatewaySnapshot) MayRead(ctx context.Context, token string) error {
-	return refusal(s.agent.MayRead(ctx, s.view, token))
+func (s gatewaySnapshot) MayRead(ctx context.Context) error {
+	return refusal(s.agent.MayRead(ctx, s.view, s.token))
 }
 
 func (s gatewaySnapshot) Read(f pieces.File) gateway.Content {
-	return gatewayContent{s.agent.Read(s.view, f)}
+	return gatewayContent{s.agent.Read(s.view, f, s.token)}
 }
 
 type gatewayContent struct{ *agent.Content }

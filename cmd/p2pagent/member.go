@@ -128,10 +128,11 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 			return nil, usagef("%w", err)
 		}
 		limit := newLimit(s.UpstreamLimit)
-		o.Hub = limitHub(m.hub, limit)
-		if err = m.addXet(&o, limit); err != nil {
+		if err = m.openXet(limit); err != nil {
 			return nil, err
 		}
+		o.Rights = m.rights(m.hub, limit)
+		o.As = func(token string) agent.Rights { return m.rights(m.hub.As(token), limit) }
 	}
 	m.addDeltas(&o)
 	m.agent, err = agent.New(o)

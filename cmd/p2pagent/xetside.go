@@ -9,6 +9,7 @@ import (
 
 	"p2pagent/internal/layout"
 	"p2pagent/pkg/agent"
+	"p2pagent/pkg/hub"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
 	"p2pagent/pkg/xet"
@@ -25,27 +26,37 @@ type xetSide struct {
 	only bool
 }
 
-// addXet has the agent's jobs read from the store, unless that is switched off.
-func (m *member) addXet(o *agent.Options, limit *rate.Limiter) error {
+// openXet makes the client of the store, unless that is switched off.
+func (m *member) openXet(limit *rate.Limiter) error {
 	if m.settings.Xet == xetOff {
 		return nil
 	}
 	client, err := xet.New(xet.Options{
-		Grant: m.xetGrant, Transport: m.hub.Foreign(), UserAgent: software(), Throttle: limit.WaitN,
+		Grant: grantOf(m.hub), Transport: m.hub.Foreign(), UserAgent: software(), Throttle: limit.WaitN,
 		Insecure: strings.HasPrefix(m.hub.Endpoint(), "http:"), Logger: m.log.With("part", "xet"),
 	})
 	if err != nil {
 		return err
 	}
 	m.xet = client
-	x := &xetSide{client, m.settings.Xet == xetOnly}
-	o.Source, o.Deltas.Ask = x.source, x.layout
 	return nil
 }
 
-func (m *member) xetGrant(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (xet.Grant, error) {
-	t, err := m.hub.XetToken(ctx, repo, commit)
-	return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
+// rights are the Hub and its store as a client's token opens them.
+func (m *member) rights(h *hub.Client, limit *rate.Limiter) agent.Rights {
+	r := agent.Rights{Hub: limitHub(h, limit)}
+	if m.xet != nil {
+		x := &xetSide{m.xet.As(grantOf(h)), m.settings.Xet == xetOnly}
+		r.Source, r.Layout = x.source, x.layout
+	}
+	return r
+}
+
+func grantOf(h *hub.Client) func(context.Context, pieces.Repo, pieces.Commit) (xet.Grant, error) {
+	return func(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (xet.Grant, error) {
+		t, err := h.XetToken(ctx, repo, commit)
+		return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
+	}
 }
 
 func (x *xetSide) source(o agent.Opening) seeder.Source {

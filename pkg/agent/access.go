@@ -90,7 +90,7 @@ func (a *Agent) MayRead(ctx context.Context, v *View, token string) error {
 	case a.opt.Hub == nil || a.opt.Offline:
 		return a.mayReadOffline(o.Repo, last)
 	}
-	err := a.opt.Hub.MayRead(ctx, o.Repo, o.Commit, o.Files[0].Path, token)
+	err := a.opt.As(token).Hub.MayRead(ctx, o.Repo, o.Commit, o.Files[0].Path)
 	switch {
 	case err == nil && token == "":
 		a.learnAccess(o.Repo, pieces.AccessOpen)

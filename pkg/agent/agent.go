@@ -32,8 +32,8 @@ type Hub interface {
 	// Refs returns what the branches, tags and pull requests of a repository mean,
 	// by their whole names.
 	Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error)
-	// MayRead asks whether whoever has the token may read a file.
-	MayRead(ctx context.Context, repo pieces.Repo, commit pieces.Commit, path, token string) error
+	// MayRead asks whether a file may be read.
+	MayRead(ctx context.Context, repo pieces.Repo, commit pieces.Commit, path string) error
 }
 
 // Swarm is what a job needs of the other members.
@@ -154,12 +154,11 @@ type Options struct {
 	Cache  Cache
 	Swarm  Swarm
 	Seeder Seeder
-	// Hub is the upstream; nil when this agent never asks it: then names, listings
-	// and blobs come from members that do.
-	Hub Hub
-	// Source makes what opens the blobs of one job upstream. What it opens may tell its
-	// Host as the Hub's bodies do. nil takes Opening.Plain as it is.
-	Source func(Opening) seeder.Source
+	// Rights are this node's own.
+	Rights
+	// As returns the rights of a caller's token, "" for nobody in particular. It is
+	// needed with a Hub.
+	As func(token string) Rights
 	// Deltas say how files are made out of others that are here.
 	Deltas Deltas
 	// Offline prefers the cached ref of a branch to asking anybody, and does not
@@ -213,7 +212,10 @@ type Agent struct {
 	pins     pins                     // in the notebook
 
 	shelf   *shelf
+	lender  lender
 	flights singleflight.Group // of View and Refs
+
+	questions singleflight.Group // that the Hub is asked, by record
 }
 
 // keepEnded is how many ended jobs ps still shows.
@@ -222,8 +224,8 @@ const keepEnded = 32
 // New reads the notebook and returns an agent. It starts nothing; jobs run from
 // the first Ensure on until Run's context ends.
 func New(o Options) (*Agent, error) {
-	if o.Cache == nil || o.Swarm == nil || o.Seeder == nil {
-		return nil, errors.New("new agent: cache, swarm and seeder are needed")
+	if o.Cache == nil || o.Swarm == nil || o.Seeder == nil || o.Hub != nil && o.As == nil {
+		return nil, errors.New("new agent: cache, swarm and seeder are needed, and As with a Hub")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -231,7 +233,13 @@ func New(o Options) (*Agent, error) {
 	if o.Prefer == nil {
 		o.Prefer = func(pieces.Blob, int) func() { return func() {} }
 	}
-	a := &Agent{opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, ended: map[Kind]int64{}, shelf: newShelf()}
+	a := &Agent{
+		opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, ended: map[Kind]int64{}, shelf: newShelf(),
+		lender: lender{loans: map[string]*loan{}},
+	}
+	if o.Hub != nil {
+		a.lender.as = o.As
+	}
 	if err := a.loadNotes(); err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func serve(t *testing.T) *server {
 	client, err := hub.New(hub.Options{Endpoint: s.hub.Start(t), Retries: -1})
 	must(t, err)
 	a, err := agent.New(agent.Options{
-		Cache: cache, Swarm: lone{cache}, Hub: client, Classify: classify, Seeder: seeder.New(seeder.Options{Signer: pieces.NewSigner(key), GiveUp: 1}),
+		Cache: cache, Swarm: lone{cache}, Rights: agent.Rights{Hub: client}, As: func(token string) agent.Rights { return agent.Rights{Hub: client.As(token)} }, Classify: classify, Seeder: seeder.New(seeder.Options{Signer: pieces.NewSigner(key), GiveUp: 1}),
 		About: func() agent.About { return agent.About{PID: os.Getpid(), HubCache: dir} },
 		Hint:  func(error) string { return "a hint" },
 		Peers: func() []agent.Peer { return []agent.Peer{{Name: "n1"}, {Name: "n2", Banned: "lied"}} },

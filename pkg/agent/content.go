@@ -15,6 +15,7 @@ import (
 type Content struct {
 	agent *Agent
 	view  *View
+	token string
 	file  pieces.File
 	blob  *cachefs.Content
 	job   *job
@@ -24,9 +25,14 @@ type Content struct {
 }
 
 // Read returns a reader of a file of the commit; the caller closes it. Nothing is
-// fetched before its first Await or Start.
-func (a *Agent) Read(v *View, f pieces.File) *Content {
-	return &Content{agent: a, view: v, file: f, blob: a.opt.Cache.Content(f.Blob)}
+// fetched before its first Await or Start. The token, "" for none, is that of
+// whoever reads: where the Hub refuses the file to this node it is fetched by that
+// right.
+func (a *Agent) Read(v *View, f pieces.File, token string) *Content {
+	if a.Open(v) {
+		token = "" // all readers share one job
+	}
+	return &Content{agent: a, view: v, token: token, file: f, blob: a.opt.Cache.Content(f.Blob)}
 }
 
 // Start has the file brought here, if it is not. It goes on when the Content is
@@ -36,7 +42,7 @@ func (c *Content) Start() error {
 		return nil
 	}
 	o := c.view.Outline
-	j, err := c.agent.join(Request{Ref: pieces.Ref{Repo: o.Repo, Revision: string(o.Commit)}, Path: c.file.Path}, filter{})
+	j, err := c.agent.join(Request{Ref: pieces.Ref{Repo: o.Repo, Revision: string(o.Commit)}, Path: c.file.Path, token: c.token}, filter{})
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,6 @@ import (
 type Deltas struct {
 	// Index remembers what files that are here are made of. nil has nothing copied.
 	Index *layout.Index
-	// Ask asks the store what a file is made of; nil when this member never asks.
-	Ask func(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error)
 	// Cuts are the rules by which writers cut files.
 	Cuts []layout.Cut
 }
@@ -60,7 +58,7 @@ func (a *Agent) compare(ctx context.Context, j *job, l listing, missing []pieces
 	group.SetLimit(layoutsAtOnce)
 	for i, f := range files {
 		group.Go(func() (err error) {
-			found[i], err = a.compareFile(ctx, l.outline, f, older[f.Path])
+			found[i], err = a.compareFile(ctx, j.caller, l.outline, f, older[f.Path])
 			return err // the next would fail as slowly
 		})
 	}
@@ -96,13 +94,13 @@ func ofStore(f pieces.File) bool { return !f.Xet.IsZero() && f.Blob.Size >= smal
 
 // compareFile returns nil when nothing here has anything of the file. older is the
 // one of the same path, if there is one: its layout may be unknown.
-func (a *Agent) compareFile(ctx context.Context, o *pieces.Outline, f, older pieces.File) (*layout.Delta, error) {
-	now, err := a.layoutOf(ctx, o, f)
+func (a *Agent) compareFile(ctx context.Context, caller *Rights, o *pieces.Outline, f, older pieces.File) (*layout.Delta, error) {
+	now, err := a.layoutOf(ctx, caller, o, f)
 	if err != nil {
 		return nil, err
 	}
 	if older.Xet != (pieces.Digest{}) {
-		if _, err := a.layoutOf(ctx, o, older); err != nil { // by the right to the new commit
+		if _, err := a.layoutOf(ctx, caller, o, older); err != nil { // by the right to the new commit
 			a.log.Info("an older file is not compared with", "path", f.Path, "error", err)
 		}
 	}
@@ -140,22 +138,12 @@ func layoutKey(o *pieces.Outline, name pieces.Digest) string {
 }
 
 // layoutOf returns what a file is made of: as this member knows, or as one member
-// asks the store for all.
-func (a *Agent) layoutOf(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
+// asks the store for all, by its own rights or the caller's.
+func (a *Agent) layoutOf(ctx context.Context, caller *Rights, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
 	if e, ok := a.opt.Deltas.Index.Get(f.Xet); ok {
 		return e.Layout, nil
 	}
-	var get func(context.Context) ([]byte, error)
-	if a.opt.Deltas.Ask != nil {
-		get = func(ctx context.Context) ([]byte, error) {
-			l, err := a.opt.Deltas.Ask(ctx, o, f)
-			if err != nil {
-				return nil, err
-			}
-			return l.Marshal(), nil
-		}
-	}
-	raw, err := a.opt.Swarm.Record(ctx, layoutKey(o, f.Xet), Forever, get)
+	raw, err := a.layoutRecordOf(ctx, caller, o, f)
 	if err != nil {
 		return layout.Layout{}, err
 	}
@@ -164,6 +152,20 @@ func (a *Agent) layoutOf(ctx context.Context, o *pieces.Outline, f pieces.File) 
 		return l, Errorf(Integrity, "layout of %s from the swarm: %w", f.Path, err)
 	}
 	return l, a.opt.Deltas.Index.Put(layout.Entry{Blob: f.Blob, Name: f.Xet, Layout: l})
+}
+
+func (a *Agent) layoutRecordOf(ctx context.Context, caller *Rights, o *pieces.Outline, f pieces.File) ([]byte, error) {
+	key := layoutKey(o, f.Xet)
+	if a.opt.Layout == nil {
+		return a.opt.Swarm.Record(ctx, key, Forever, nil)
+	}
+	return a.ask(ctx, key, Forever, question{o.Repo, caller, func(ctx context.Context, r *Rights) ([]byte, error) {
+		l, err := r.Layout(ctx, o, f)
+		if err != nil {
+			return nil, err
+		}
+		return l.Marshal(), nil
+	}})
 }
 
 // layoutRecord answers other members.
@@ -183,9 +185,9 @@ func (a *Agent) layoutRecord(rest string) ([]byte, error) {
 const learnWait = 10 * time.Minute
 
 // learn finds out, while nobody waits for it, what the files that came are made of:
-// later ones are compared with them.
+// later ones are compared with them. No caller's right is used: the job is over.
 func (a *Agent) learn(l listing, files []pieces.File) {
-	if a.opt.Deltas.Index == nil || l.seeded || a.opt.Offline {
+	if a.opt.Deltas.Index == nil || l.seeded || a.opt.Offline || a.shelf.isClosed(l.outline.Repo) {
 		return
 	}
 	unknown := slices.DeleteFunc(slices.Clone(files), func(f pieces.File) bool {
@@ -199,7 +201,7 @@ func (a *Agent) learn(l listing, files []pieces.File) {
 		ctx, cancel := context.WithTimeoutCause(a.base, learnWait, Errorf(Stalled, "not done in %v", learnWait))
 		defer cancel()
 		for _, f := range unknown {
-			if _, err := a.layoutOf(ctx, l.outline, f); err != nil {
+			if _, err := a.layoutOf(ctx, nil, l.outline, f); err != nil {
 				a.log.Debug("layout not learned", "path", f.Path, "error", err)
 				return
 			}

@@ -19,7 +19,7 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 	}
 	j.update(func(v *Job) { v.Commit, v.Notice = string(name.commit), name.notice })
 
-	listed, err := a.list(ctx, j.req.Ref.Repo, name, j.enter)
+	listed, err := a.list(ctx, j.req.Ref.Repo, name, j.caller, j.enter)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (a *Agent) nameOf(ctx context.Context, j *job) (resolved, error) {
 	if j.req.Commit != "" {
 		return resolved{commit: j.req.Commit}, nil
 	}
-	return a.resolve(ctx, j.req.Ref, j.enter)
+	return a.resolve(ctx, j.req.Ref, j.caller, j.enter)
 }
 
 // writeDown keeps what is known of a snapshot that is in the cache now.

@@ -32,6 +32,7 @@ type job struct {
 	serial int
 	req    Request
 	filter filter
+	caller *Rights         // of the request's token, until the work ends; nil without one
 	ctx    context.Context // ends with the work, before done
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed once err is set
@@ -94,9 +95,11 @@ func (a *Agent) join(req Request, f filter) (*job, error) {
 // start is called with a.mu held.
 func (a *Agent) start(key string, req Request, f filter) *job {
 	ctx, cancel := context.WithCancelCause(a.base)
+	caller, forget := a.lender.borrow(req.token)
+	req.token = ""
 	a.serial++
 	j := &job{
-		key: key, serial: a.serial, req: req, filter: f, ctx: ctx, cancel: cancel,
+		key: key, serial: a.serial, req: req, filter: f, caller: caller, ctx: ctx, cancel: cancel,
 		done: make(chan struct{}), changed: make(chan struct{}),
 		view: Job{
 			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), File: req.Path, Include: req.Include, Exclude: req.Exclude,
@@ -106,6 +109,8 @@ func (a *Agent) start(key string, req Request, f filter) *job {
 	a.jobs[key] = j
 	a.work.Go(func() {
 		err := a.ensure(ctx, j)
+		j.caller = nil // an ended job is remembered for a while, what it was done by is not
+		forget()
 		cancel(nil)
 		a.end(j, err)
 	})

@@ -77,8 +77,8 @@ func outlineKey(repo pieces.Repo, commit pieces.Commit) string {
 }
 
 // list returns the outline of the commit: this node's own, else what one member
-// gets from the Hub for all, else any member's.
-func (a *Agent) list(ctx context.Context, repo pieces.Repo, name resolved, tell teller) (listing, error) {
+// gets from the Hub for all, by its own rights or the caller's, else any member's.
+func (a *Agent) list(ctx context.Context, repo pieces.Repo, name resolved, caller *Rights, tell teller) (listing, error) {
 	if l, ok := a.known(repo, name.commit); ok {
 		return l, nil
 	}
@@ -86,12 +86,7 @@ func (a *Agent) list(ctx context.Context, repo pieces.Repo, name resolved, tell 
 		return listing{}, err
 	}
 	tell(Listing, "the list of files of "+repo.String())
-	key := outlineKey(repo, name.commit)
-	ask := a.shared
-	if name.local { // the Hub does not know it, or can't be reached
-		ask = a.opt.Swarm.Record
-	}
-	raw, err := ask(ctx, key, Forever, a.listHub(name, repo))
+	raw, err := a.listRecord(ctx, repo, name, caller)
 	if err != nil {
 		return listing{}, unlisted(name, err)
 	}
@@ -112,17 +107,18 @@ func (a *Agent) known(repo pieces.Repo, commit pieces.Commit) (listing, bool) {
 	return listing{s.Outline, a.seededCommit(repo, commit), a.accessOf(repo)}, true
 }
 
-func (a *Agent) listHub(name resolved, repo pieces.Repo) func(context.Context) ([]byte, error) {
-	if name.local {
-		return nil
+func (a *Agent) listRecord(ctx context.Context, repo pieces.Repo, name resolved, caller *Rights) ([]byte, error) {
+	key := outlineKey(repo, name.commit)
+	if name.local { // the Hub does not know it, or can't be reached
+		return a.opt.Swarm.Record(ctx, key, Forever, nil)
 	}
-	return func(ctx context.Context) ([]byte, error) {
-		o, err := a.opt.Hub.List(ctx, repo, name.commit)
+	return a.shared(ctx, key, Forever, question{repo, caller, func(ctx context.Context, r *Rights) ([]byte, error) {
+		o, err := r.Hub.List(ctx, repo, name.commit)
 		if err != nil {
 			return nil, err
 		}
 		return listing{outline: o, access: a.accessOf(repo)}.marshal()
-	}
+	}})
 }
 
 // unlisted says more when nobody knows the files of a commit that was taken

@@ -11,13 +11,16 @@ import (
 
 // Refs returns what the branches, tags and pull requests of a repository mean, by
 // their whole names (refs/heads/main). One member asks the Hub for the swarm; when
-// it can't be asked, those that this cache knows are returned.
-func (a *Agent) Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error) {
-	refs, err := a.share(ctx, "refs/"+repo.String(), func(ctx context.Context) (any, error) {
+// it can't be asked, those that this cache knows are returned. The token, "" for
+// none, is the caller's: see View.
+func (a *Agent) Refs(ctx context.Context, repo pieces.Repo, token string) (map[string]pieces.Commit, error) {
+	refs, err := a.share(ctx, "refs/"+repo.String()+" "+tokenName(token), func(ctx context.Context) (any, error) {
 		if err := a.settle(ctx, untold); err != nil {
 			return nil, err
 		}
-		return a.refs(ctx, repo)
+		caller, done := a.lender.borrow(token)
+		defer done()
+		return a.refs(ctx, repo, caller)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("refs of %s: %w", repo, err)
@@ -25,14 +28,14 @@ func (a *Agent) Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.C
 	return refs.(map[string]pieces.Commit), nil
 }
 
-func (a *Agent) refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error) {
-	raw, err := a.shared(ctx, "refs/"+repo.String(), resolveAge, func(ctx context.Context) ([]byte, error) {
-		refs, err := a.opt.Hub.Refs(ctx, repo)
+func (a *Agent) refs(ctx context.Context, repo pieces.Repo, caller *Rights) (map[string]pieces.Commit, error) {
+	raw, err := a.shared(ctx, "refs/"+repo.String(), resolveAge, question{repo, caller, func(ctx context.Context, r *Rights) ([]byte, error) {
+		refs, err := r.Hub.Refs(ctx, repo)
 		if err != nil {
 			return nil, err
 		}
 		return json.Marshal(refs)
-	})
+	}})
 	if err != nil {
 		return a.cachedRefs(repo, err)
 	}

@@ -16,6 +16,10 @@ type Request struct {
 	Exclude []string      // wins over Include
 	Path    string        // this one file, with those of the same content, and no patterns; "" for all
 
+	// token is the right of the caller, "" for none. Callers with other tokens have
+	// other jobs: what they bring is the same, and in the swarm one fetch for all.
+	token string
+
 	// Tied ends the job when this caller leaves and no other waits for it. Without
 	// it the job goes on.
 	Tied bool
@@ -27,7 +31,7 @@ type Request struct {
 // key is the same for requests that mean the same job.
 func (r Request) key() string {
 	include, exclude := canonicalPatterns(r.Include), canonicalPatterns(r.Exclude)
-	b, err := json.Marshal([]any{r.Ref.String(), r.Commit, include, exclude, r.Path})
+	b, err := json.Marshal([]any{r.Ref.String(), r.Commit, include, exclude, r.Path, tokenName(r.token)})
 	if err != nil {
 		panic(err) // strings always encode
 	}

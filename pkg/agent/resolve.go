@@ -24,6 +24,7 @@ type resolved struct {
 	commit pieces.Commit
 	access pieces.Access
 	local  bool   // taken without the Hub
+	closed bool   // because the Hub refused it to whoever asked
 	notice string // why, and how old it is
 }
 
@@ -34,8 +35,9 @@ type teller func(s State, waiting string)
 // untold is for work that no job stands for.
 func untold(State, string) {}
 
-// resolve finds the commit that a revision means.
-func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, tell teller) (resolved, error) {
+// resolve finds the commit that a revision means, by this node's rights or the
+// caller's.
+func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, caller *Rights, tell teller) (resolved, error) {
 	if pieces.IsCommit(ref.Revision) {
 		return resolved{commit: pieces.Commit(ref.Revision)}, nil
 	}
@@ -46,10 +48,10 @@ func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, tell teller) (resol
 		return resolved{}, err
 	}
 	tell(Resolving, "what "+ref.String()+" means")
-	raw, err := a.shared(ctx, "resolve/"+ref.String(), resolveAge, func(ctx context.Context) ([]byte, error) {
-		commit, access, err := a.opt.Hub.Resolve(ctx, ref)
+	raw, err := a.shared(ctx, "resolve/"+ref.String(), resolveAge, question{ref.Repo, caller, func(ctx context.Context, r *Rights) ([]byte, error) {
+		commit, access, err := r.Hub.Resolve(ctx, ref)
 		return resolveRecord(commit, access), err
-	})
+	}})
 	if err == nil {
 		name, err := parseResolveRecord(string(raw))
 		a.learnAccess(ref.Repo, name.access)
@@ -58,7 +60,9 @@ func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, tell teller) (resol
 	if ctx.Err() != nil || !(a.is(err, NotFound) || a.is(err, Unreachable) || a.is(err, Stalled)) {
 		return resolved{}, err
 	}
-	return a.resolveWithoutHub(ctx, ref, err)
+	name, without := a.resolveWithoutHub(ctx, ref, err)
+	name.closed = a.is(err, NotFound)
+	return name, without
 }
 
 // resolveRecord is what a revision means, and who may read the repository, when
@@ -82,9 +86,16 @@ func (a *Agent) settle(ctx context.Context, tell teller) error {
 
 var errOffline = errors.New("the Hub is not asked (offline)")
 
+// question is what one member asks the Hub for all.
+type question struct {
+	repo   pieces.Repo
+	caller *Rights // tried where this node's own are refused; may be nil
+	put    func(context.Context, *Rights) ([]byte, error)
+}
+
 // shared returns the record under key, which one member gets from the Hub for
 // all. A member that never asks the Hub waits a while for one that does.
-func (a *Agent) shared(ctx context.Context, key string, maxAge time.Duration, get func(context.Context) ([]byte, error)) ([]byte, error) {
+func (a *Agent) shared(ctx context.Context, key string, maxAge time.Duration, q question) ([]byte, error) {
 	switch {
 	case a.opt.Offline:
 		raw, err := a.opt.Swarm.Record(ctx, key, maxAge, nil)
@@ -98,7 +109,39 @@ func (a *Agent) shared(ctx context.Context, key string, maxAge time.Duration, ge
 		defer cancel()
 		return a.opt.Swarm.Record(ctx, key, maxAge, func(context.Context) ([]byte, error) { return nil, none })
 	}
-	return a.opt.Swarm.Record(ctx, key, maxAge, get)
+	return a.ask(ctx, key, maxAge, q)
+}
+
+var errGone = errors.New("who asked went away")
+
+// ask puts a question to the Hub, unless a member knows the answer: once at a time
+// for all that ask it here. What one was refused another may be told, by the rights
+// of its own caller.
+func (a *Agent) ask(ctx context.Context, key string, maxAge time.Duration, q question) ([]byte, error) {
+	get := func(ctx context.Context) (raw []byte, err error) {
+		err = a.byRights(q.repo, q.caller, func(r *Rights) (err error) { raw, err = q.put(ctx, r); return err })
+		return raw, err
+	}
+	for context.Cause(ctx) == nil {
+		mine := false
+		answer := a.questions.DoChan(key, func() (any, error) {
+			mine = true
+			raw, err := a.opt.Swarm.Record(ctx, key, maxAge, get)
+			if err != nil && context.Cause(ctx) != nil {
+				err = errGone
+			}
+			return raw, err
+		})
+		select {
+		case <-ctx.Done():
+		case r := <-answer:
+			if !errors.Is(r.Err, errGone) && (mine || q.caller == nil || !a.refused(r.Err)) {
+				raw, _ := r.Val.([]byte)
+				return raw, r.Err
+			}
+		}
+	}
+	return nil, fmt.Errorf("get record %s: %w", key, context.Cause(ctx))
 }
 
 // resolveWithoutHub finds a name that the Hub does not know, or can't be asked

@@ -162,13 +162,15 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	r.must(err)
 	u.side = &side{node}
 	ao := agent.Options{
-		Cache: cache, Swarm: u.side, Hub: client, Notebook: u.notes, Classify: classify, Prefer: node.Prefer,
+		Cache: cache, Swarm: u.side, Notebook: u.notes, Classify: classify, Prefer: node.Prefer,
 		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2, Border: cache.Border}),
 		About:  func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
 	}
+	rights := func(h *hub.Client) agent.Rights { return agent.Rights{Hub: h} }
 	if r.furniture.hub.Xet != nil {
-		r.addXet(&ao, client)
+		rights, ao.Deltas = r.xetRights(client), r.deltas()
 	}
+	ao.Rights, ao.As = rights(client), func(token string) agent.Rights { return rights(client.As(token)) }
 	if change != nil {
 		change(&ao)
 	}

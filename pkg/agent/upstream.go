@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"p2pagent/internal/layout"
 	"p2pagent/pkg/pieces"
@@ -14,13 +15,16 @@ import (
 // where the three parts meet that don't know each other: the swarm decides which
 // extent, the seeder cuts it, the Hub client opens the files.
 type upstream struct {
-	hub    Hub
-	seeder Seeder
-	repo   pieces.Repo
-	commit pieces.Commit
-	files  map[pieces.Blob]pieces.File // one file for each blob; any will do
-	source seeder.Source               // what opens the blobs: this, unless a better way is known
-	came   func(n int64)               // told how many bytes came
+	agent   *Agent
+	job     *job
+	outline *pieces.Outline
+	deltas  deltas
+	caller  *Rights                     // of the job; may be nil
+	files   map[pieces.Blob]pieces.File // one file for each blob; any will do
+	came    func(n int64)               // told how many bytes came
+
+	mu      sync.Mutex
+	sources map[*Rights]seeder.Source
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
@@ -30,46 +34,23 @@ func (a *Agent) upstreamFor(j *job, l listing, ds deltas) *upstream {
 	}
 	shared := a.shareCount(j, l.outline.Commit)
 	u := &upstream{
-		hub: a.opt.Hub, seeder: a.opt.Seeder, repo: l.outline.Repo, commit: l.outline.Commit,
-		files: make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
-		came:  func(n int64) { a.brought.Add(n); shared.Add(n) },
+		agent: a, job: j, outline: l.outline, deltas: ds, caller: j.caller,
+		files:   make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
+		came:    func(n int64) { a.brought.Add(n); shared.Add(n) },
+		sources: map[*Rights]seeder.Source{},
 	}
 	for _, f := range l.outline.Files {
 		if _, ok := u.files[f.Blob]; !ok {
 			u.files[f.Blob] = f
 		}
 	}
-	u.source = u
-	if a.opt.Source != nil {
-		u.source = a.opt.Source(Opening{Outline: l.outline, Plain: u, Doubt: a.opt.Swarm.Doubt,
-			Delta: func(b pieces.Blob) *layout.Delta { return ds[b] }})
-	}
-	u.source = &witness{u.source, j}
 	return u
-}
-
-// witness notes in the job which host the bytes come from.
-type witness struct {
-	seeder.Source
-	job *job
-}
-
-// Open implements seeder.Source.
-func (w *witness) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
-	body, err := w.Source.Open(ctx, b, off, n)
-	if err != nil {
-		return nil, err
-	}
-	if from, ok := body.(interface{ Host() string }); ok {
-		w.job.update(func(v *Job) { v.Host = from.Host() })
-	}
-	return body, nil
 }
 
 // Fetch implements Upstream.
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
-	return u.seeder.Fetch(ctx, u.source, e, need, putFunc(put), func(n int64) {
+	return u.agent.opt.Seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) {
 		u.came(n)
 		if progress != nil {
 			progress(n)
@@ -77,13 +58,54 @@ func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b piece
 	})
 }
 
-// Open implements seeder.Source by plain HTTP.
-func (u *upstream) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
-	f, ok := u.files[b]
-	if !ok {
-		return nil, fmt.Errorf("open blob %s: not in %s at %s", b, u.repo, u.commit)
+// Open implements seeder.Source, and notes in the job which host the bytes come
+// from.
+func (u *upstream) Open(ctx context.Context, b pieces.Blob, off, n int64) (body io.ReadCloser, err error) {
+	err = u.agent.byRights(u.outline.Repo, u.caller, func(r *Rights) (err error) {
+		body, err = u.source(r).Open(ctx, b, off, n)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return u.hub.Open(ctx, u.repo, u.commit, f, off, n)
+	if from, ok := body.(interface{ Host() string }); ok {
+		u.job.update(func(v *Job) { v.Host = from.Host() })
+	}
+	return body, nil
+}
+
+// source returns what opens the blobs by some rights: plain HTTP, unless a better
+// way is known. It lives as long as the job, for it remembers what failed.
+func (u *upstream) source(r *Rights) seeder.Source {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.sources[r]
+	if s == nil {
+		s = &plain{r.Hub, u.outline, u.files}
+		if r.Source != nil {
+			s = r.Source(Opening{Outline: u.outline, Plain: s, Doubt: u.agent.opt.Swarm.Doubt,
+				Delta: func(b pieces.Blob) *layout.Delta { return u.deltas[b] }})
+		}
+		u.sources[r] = s
+	}
+	return s
+}
+
+// plain is a seeder.Source by plain HTTP.
+type plain struct {
+	hub     Hub
+	outline *pieces.Outline
+	files   map[pieces.Blob]pieces.File
+}
+
+// Open implements seeder.Source.
+func (p *plain) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.ReadCloser, error) {
+	o := p.outline
+	f, ok := p.files[b]
+	if !ok {
+		return nil, fmt.Errorf("open blob %s: not in %s at %s", b, o.Repo, o.Commit)
+	}
+	return p.hub.Open(ctx, o.Repo, o.Commit, f, off, n)
 }
 
 // putFunc implements seeder.Sink.

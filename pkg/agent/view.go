@@ -85,8 +85,9 @@ func (v *View) revisions() []string {
 type shelf struct {
 	mu       sync.Mutex
 	views    map[viewKey]*View
-	meanings map[string]*meaning // by ref
+	meanings map[string]*meaning // by ref, and by the caller where it is for that one alone
 	access   map[pieces.Repo]accessNote
+	closed   map[pieces.Repo]time.Time // since when the Hub refuses it to this node's own rights
 }
 
 type viewKey struct {
@@ -114,7 +115,7 @@ const (
 )
 
 func newShelf() *shelf {
-	return &shelf{views: map[viewKey]*View{}, meanings: map[string]*meaning{}, access: map[pieces.Repo]accessNote{}}
+	return &shelf{views: map[viewKey]*View{}, meanings: map[string]*meaning{}, access: map[pieces.Repo]accessNote{}, closed: map[pieces.Repo]time.Time{}}
 }
 
 func (s *shelf) view(repo pieces.Repo, commit pieces.Commit) *View {
@@ -154,10 +155,10 @@ func (s *shelf) drop(repo pieces.Repo) {
 
 // means returns what the ref means still, and makes it mean so longer when a
 // file is read by it.
-func (s *shelf) means(ref pieces.Ref, reading bool) (resolved, bool) {
+func (s *shelf) means(ref string, reading bool) (resolved, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.meanings[ref.String()]
+	p := s.meanings[ref]
 	if p == nil || !p.holds(time.Now()) {
 		return resolved{}, false
 	}
@@ -171,7 +172,7 @@ func (p *meaning) holds(now time.Time) bool {
 	return now.Sub(p.made) < meansFor || now.Sub(p.used) < meansFor && now.Sub(p.made) < meansMost
 }
 
-func (s *shelf) fix(ref pieces.Ref, name resolved) {
+func (s *shelf) fix(ref string, name resolved) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.meanings) >= maxMeanings {
@@ -183,7 +184,7 @@ func (s *shelf) fix(ref pieces.Ref, name resolved) {
 		}
 		delete(s.meanings, old)
 	}
-	s.meanings[ref.String()] = &meaning{resolved: name, made: time.Now()}
+	s.meanings[ref] = &meaning{resolved: name, made: time.Now()}
 }
 
 // shareWait bounds work that is done for whoever asks.
@@ -217,12 +218,16 @@ func (a *Agent) share(ctx context.Context, key string, do func(context.Context) 
 // meaning for a minute, and for up to an hour while files are read by it (reading). It is
 // looked up once for all callers, by one member for the whole swarm; when ctx
 // ends first the next caller finds it further on.
-func (a *Agent) View(ctx context.Context, ref pieces.Ref, reading bool) (*View, error) {
-	name, err := a.meaning(ctx, ref, reading)
+//
+// The token, "" for none, is the caller's. It is shown to the Hub alone, where that
+// refuses the repository to this node, and forgotten on return; what was found by
+// it is known to the swarm, so who may have it is for MayRead to say.
+func (a *Agent) View(ctx context.Context, ref pieces.Ref, token string, reading bool) (*View, error) {
+	name, err := a.meaning(ctx, ref, token, reading)
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: %w", ref, err)
 	}
-	v, err := a.viewOf(ctx, ref.Repo, name)
+	v, err := a.viewOf(ctx, ref.Repo, name, token)
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: %w", ref, err)
 	}
@@ -234,14 +239,24 @@ func (a *Agent) View(ctx context.Context, ref pieces.Ref, reading bool) (*View, 
 	return v, nil
 }
 
-func (a *Agent) meaning(ctx context.Context, ref pieces.Ref, reading bool) (resolved, error) {
-	if name, ok := a.shelf.means(ref, reading); ok {
-		return name, nil
+// meaning returns the commit of a ref. One that was found without the Hub, because
+// that refused it to the caller, is no answer for another caller.
+func (a *Agent) meaning(ctx context.Context, ref pieces.Ref, token string, reading bool) (resolved, error) {
+	all, one := ref.String(), ref.String()+" "+tokenName(token)
+	for _, key := range []string{all, one} {
+		if name, ok := a.shelf.means(key, reading); ok {
+			return name, nil
+		}
 	}
-	name, err := a.share(ctx, "meaning/"+ref.String(), func(ctx context.Context) (any, error) {
-		name, err := a.resolve(ctx, ref, untold)
-		if err == nil {
-			a.shelf.fix(ref, name)
+	name, err := a.share(ctx, "meaning/"+one, func(ctx context.Context) (any, error) {
+		caller, done := a.lender.borrow(token)
+		defer done()
+		name, err := a.resolve(ctx, ref, caller, untold)
+		switch {
+		case err == nil && name.closed:
+			a.shelf.fix(one, name)
+		case err == nil:
+			a.shelf.fix(all, name)
 		}
 		return name, err
 	})
@@ -252,12 +267,14 @@ func (a *Agent) meaning(ctx context.Context, ref pieces.Ref, reading bool) (reso
 }
 
 // viewOf returns the listing of a commit, and what of it is here.
-func (a *Agent) viewOf(ctx context.Context, repo pieces.Repo, name resolved) (*View, error) {
+func (a *Agent) viewOf(ctx context.Context, repo pieces.Repo, name resolved, token string) (*View, error) {
 	if v := a.shelf.view(repo, name.commit); v != nil {
 		return v, nil
 	}
-	v, err := a.share(ctx, outlineKey(repo, name.commit), func(ctx context.Context) (any, error) {
-		l, err := a.list(ctx, repo, name, untold)
+	v, err := a.share(ctx, outlineKey(repo, name.commit)+" "+tokenName(token), func(ctx context.Context) (any, error) {
+		caller, done := a.lender.borrow(token)
+		defer done()
+		l, err := a.list(ctx, repo, name, caller, untold)
 		if err != nil {
 			return nil, err
 		}

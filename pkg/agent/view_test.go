@@ -19,20 +19,26 @@ import (
 // view looks a ref up within a minute.
 func (u *unit) view(ref string) *agent.View {
 	u.room.t.Helper()
-	ctx, cancel := context.WithTimeout(u.room.t.Context(), time.Minute)
-	defer cancel()
-	v, err := u.View(ctx, u.room.ref(ref), false)
+	v, err := u.viewAs("", ref)
 	u.room.must(err)
 	return v
 }
 
+func (u *unit) viewAs(token, ref string) (*agent.View, error) {
+	ctx, cancel := context.WithTimeout(u.room.t.Context(), time.Minute)
+	defer cancel()
+	return u.View(ctx, u.room.ref(ref), token, false)
+}
+
 // read reads a file of a view from its begin to its end, as it lands.
-func (u *unit) read(v *agent.View, path string) ([]byte, error) {
+func (u *unit) read(v *agent.View, path string) ([]byte, error) { return u.readAs("", v, path) }
+
+func (u *unit) readAs(token string, v *agent.View, path string) ([]byte, error) {
 	f, ok := v.File(path)
 	if !ok {
 		return nil, errors.New("no file " + path)
 	}
-	c := u.Read(v, f)
+	c := u.Read(v, f, token)
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(u.room.t.Context(), time.Minute)
 	defer cancel()
@@ -71,7 +77,7 @@ func TestReadFileByFile(t *testing.T) {
 				wg.Go(func() {
 					v := u.view("org/m")
 					if f.Blob.Size == 0 { // as a HEAD does
-						r.check(u.Read(v, f).Start())
+						r.check(u.Read(v, f, "").Start())
 						return
 					}
 					got, err := u.read(v, f.Path)
@@ -112,7 +118,7 @@ func TestReadFromTheMiddle(t *testing.T) {
 		u := r.units[0]
 		v := u.view("org/big")
 		f, _ := v.File("w")
-		c := u.Read(v, f)
+		c := u.Read(v, f, "")
 		defer c.Close()
 		began := time.Now()
 		if _, err := c.Await(t.Context(), 40<<20); err != nil {
@@ -135,7 +141,7 @@ func TestG22DownloadGoesOn(t *testing.T) {
 		u := r.units[0]
 		v := u.view("org/m")
 		f, _ := v.File("model-1.safetensors")
-		c := u.Read(v, f)
+		c := u.Read(v, f, "")
 		ctx, leave := context.WithCancelCause(t.Context())
 		time.AfterFunc(2*time.Second, func() { leave(errGone) })
 		if _, err := c.Await(ctx, 0); !errors.Is(err, errGone) {
@@ -146,7 +152,7 @@ func TestG22DownloadGoesOn(t *testing.T) {
 			t.Fatal("it was there before it could be")
 		}
 		time.Sleep(30 * time.Second)
-		if whole := u.Read(v, f).Whole(); whole == nil {
+		if whole := u.Read(v, f, "").Whole(); whole == nil {
 			t.Errorf("it is not here: %+v", u.Jobs())
 		} else {
 			whole.Close()
@@ -171,7 +177,7 @@ func TestG23PinnedCommit(t *testing.T) {
 		second := r.hub.Push("org/m", "main", []hubtest.File{{Path: "a", Content: hubtest.Bytes([]byte("new"))}})
 		for range 5 {
 			time.Sleep(40 * time.Second)
-			v, err := u.View(t.Context(), r.ref("org/m"), true)
+			v, err := u.View(t.Context(), r.ref("org/m"), "", true)
 			r.must(err)
 			if v.Outline.Commit != first {
 				t.Fatal("the commit changed while files were read")
@@ -207,7 +213,7 @@ func TestG24HubDown(t *testing.T) {
 				t.Errorf("unit %d: %q %v", i, got, err)
 			}
 		}
-		refs, err := r.units[0].Refs(t.Context(), r.ref("org/m").Repo)
+		refs, err := r.units[0].Refs(t.Context(), r.ref("org/m").Repo, "")
 		if err != nil || refs["refs/heads/main"] != commit {
 			t.Errorf("refs %v %v", refs, err)
 		}
@@ -260,7 +266,7 @@ func TestReadByCommit(t *testing.T) {
 		u := r.units[0]
 		v := u.view("org/m@" + string(commit))
 		for _, f := range v.Outline.Files {
-			r.check(u.Read(v, f).Start())
+			r.check(u.Read(v, f, "").Start())
 		}
 		time.Sleep(10 * time.Second)
 		if s, _, err := u.Show(r.ref("org/m@" + string(commit))); err != nil || !s.Complete || len(s.Revision) > 0 {
@@ -285,7 +291,7 @@ func TestReadErrors(t *testing.T) {
 		r.model("org/m")
 		u := r.units[0]
 		for ref, kind := range map[string]agent.Kind{"org/none": agent.NotFound, "org/m@v9": agent.NotFound} {
-			if _, err := u.View(t.Context(), r.ref(ref), false); agentError(err).Kind != kind {
+			if _, err := u.View(t.Context(), r.ref(ref), "", false); agentError(err).Kind != kind {
 				t.Errorf("%s: %v", ref, err)
 			}
 		}

@@ -19,27 +19,40 @@ import (
 	"p2pagent/pkg/xet"
 )
 
-// addXet wires a client of the Hub's store as cmd/p2pagent does.
-func (r *room) addXet(o *agent.Options, h *hub.Client) {
-	c, err := xet.New(xet.Options{Transport: h.Foreign(), Insecure: true,
-		Grant: func(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (xet.Grant, error) {
+// xetRights wires a client of the Hub's store as cmd/p2pagent does.
+func (r *room) xetRights(own *hub.Client) func(*hub.Client) agent.Rights {
+	grantOf := func(h *hub.Client) func(context.Context, pieces.Repo, pieces.Commit) (xet.Grant, error) {
+		return func(ctx context.Context, repo pieces.Repo, commit pieces.Commit) (xet.Grant, error) {
 			t, err := h.XetToken(ctx, repo, commit)
 			return xet.Grant{Token: t.Token, CAS: t.URL, Life: t.Life}, err
-		}})
-	r.must(err)
-	o.Source = func(o agent.Opening) seeder.Source {
-		return c.NewSource(xet.SourceOptions{Outline: o.Outline, Plain: o.Plain, Doubt: o.Doubt, Delta: o.Delta})
+		}
 	}
+	client, err := xet.New(xet.Options{Transport: own.Foreign(), Insecure: true, Grant: grantOf(own)})
+	r.must(err)
+	return func(h *hub.Client) agent.Rights {
+		c := client.As(grantOf(h))
+		return agent.Rights{
+			Hub: h,
+			Source: func(o agent.Opening) seeder.Source {
+				return c.NewSource(xet.SourceOptions{Outline: o.Outline, Plain: o.Plain, Doubt: o.Doubt, Delta: o.Delta})
+			},
+			Layout: func(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
+				file, err := xet.NewFile(o.Repo, o.Commit, f)
+				if err != nil {
+					return layout.Layout{}, err
+				}
+				return c.Layout(ctx, file)
+			},
+		}
+	}
+}
+
+// deltas lets an agent make files out of others that are here.
+func (r *room) deltas() agent.Deltas {
 	index, err := layout.OpenIndex(filepath.Join(r.t.TempDir(), "layouts"))
 	r.must(err)
 	r.t.Cleanup(func() { index.Close() })
-	o.Deltas = agent.Deltas{Index: index, Cuts: xet.Cuts(), Ask: func(ctx context.Context, o *pieces.Outline, f pieces.File) (layout.Layout, error) {
-		file, err := xet.NewFile(o.Repo, o.Commit, f)
-		if err != nil {
-			return layout.Layout{}, err
-		}
-		return c.Layout(ctx, file)
-	}}
+	return agent.Deltas{Index: index, Cuts: xet.Cuts()}
 }
 
 // text is n bytes that compress.

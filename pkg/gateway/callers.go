@@ -67,15 +67,14 @@ func (g *Gateway) allow(ctx context.Context, s Snapshot, r *http.Request) error 
 	if s.Open() || g.everyone(s.Outline().Repo) {
 		return nil
 	}
-	token := tokenOf(r)
-	who := g.callers.name(token, s.Outline())
+	who := g.callers.name(tokenOf(r), s.Outline())
 	if v, ok := g.callers.recall(who); ok {
 		return v.result()
 	}
 	asked := g.callers.checks.DoChan(string(who[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkWait)
 		defer cancel()
-		err := s.MayRead(ctx, token)
+		err := s.MayRead(ctx)
 		g.callers.remember(who, err)
 		return nil, err
 	})

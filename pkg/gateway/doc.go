@@ -26,7 +26,8 @@
 //
 // What the Hub shows to everybody is served to everybody on this node. For a
 // gated or private repository the Hub is asked with the caller's own token whether
-// it may read it, once in ten minutes; the token is kept as a keyed hash only. The
-// operator can list repositories that are open to every process of the node.
+// it may read it, once in ten minutes; the token is kept as a keyed hash only. Where
+// this node has no right of its own the caller's fetches what the caller asks for.
+// The operator can list repositories that are open to every process of the node.
 // Requests that a web page could cause are refused, by their Host header.
 package gateway

@@ -19,14 +19,15 @@ import (
 // *Refusal where a client can do something about them.
 type Node interface {
 	// Look returns what a ref means. It means the same for at least a minute, and for
-	// longer while files are read by it (reading).
-	Look(ctx context.Context, ref pieces.Ref, reading bool) (Snapshot, error)
+	// longer while files are read by it (reading). The token, "" for none, is that of
+	// whom the Snapshot is for: it may be shown to the Hub, and to nobody else.
+	Look(ctx context.Context, ref pieces.Ref, token string, reading bool) (Snapshot, error)
 	// Refs returns the commits of branches, tags and pull requests, by their whole
 	// names (refs/heads/main).
-	Refs(ctx context.Context, repo pieces.Repo) (map[string]pieces.Commit, error)
+	Refs(ctx context.Context, repo pieces.Repo, token string) (map[string]pieces.Commit, error)
 }
 
-// Snapshot is one commit of a repository.
+// Snapshot is one commit of a repository, for one caller.
 type Snapshot interface {
 	// Outline is the listing; it must not be changed.
 	Outline() *pieces.Outline
@@ -34,9 +35,10 @@ type Snapshot interface {
 	File(path string) (pieces.File, bool)
 	// Open tells whether everybody may read it.
 	Open() bool
-	// MayRead asks whether whoever has the token, "" for nobody in particular, may.
-	MayRead(ctx context.Context, token string) error
-	// Read returns a reader of a file. It fetches nothing yet.
+	// MayRead asks whether the caller may.
+	MayRead(ctx context.Context) error
+	// Read returns a reader of a file, which is fetched by the right of this node or
+	// of the caller. It fetches nothing yet.
 	Read(f pieces.File) Content
 }
 

@@ -46,6 +46,7 @@ type snapshot struct {
 	files   map[string][]byte
 	secret  bool   // gated
 	token   string // that opens it
+	caller  string // whom it was looked up for
 }
 
 const (
@@ -94,7 +95,7 @@ func fileOf(path string, data []byte) pieces.File {
 	return f
 }
 
-func (s *shelf) Look(ctx context.Context, ref pieces.Ref, _ bool) (gateway.Snapshot, error) {
+func (s *shelf) Look(ctx context.Context, ref pieces.Ref, token string, _ bool) (gateway.Snapshot, error) {
 	s.mu.Lock()
 	s.looks++
 	s.mu.Unlock()
@@ -106,7 +107,9 @@ func (s *shelf) Look(ctx context.Context, ref pieces.Ref, _ bool) (gateway.Snaps
 		}
 	}
 	if got := s.commits[ref.String()]; got != nil {
-		return got, nil
+		theirs := *got
+		theirs.caller = token
+		return &theirs, nil
 	}
 	for known := range s.commits {
 		if strings.HasPrefix(known, ref.Repo.String()+"@") {
@@ -116,7 +119,7 @@ func (s *shelf) Look(ctx context.Context, ref pieces.Ref, _ bool) (gateway.Snaps
 	return nil, &gateway.Refusal{Code: gateway.RepoNotFound, Message: "Repository not found"}
 }
 
-func (s *shelf) Refs(context.Context, pieces.Repo) (map[string]pieces.Commit, error) {
+func (s *shelf) Refs(context.Context, pieces.Repo, string) (map[string]pieces.Commit, error) {
 	return s.refs, nil
 }
 
@@ -132,11 +135,11 @@ func (s *snapshot) File(path string) (pieces.File, bool) {
 	return pieces.File{}, false
 }
 
-func (s *snapshot) MayRead(_ context.Context, token string) error {
+func (s *snapshot) MayRead(context.Context) error {
 	s.shelf.mu.Lock()
-	s.shelf.checks = append(s.shelf.checks, token)
+	s.shelf.checks = append(s.shelf.checks, s.caller)
 	s.shelf.mu.Unlock()
-	if token == s.token {
+	if s.caller == s.token {
 		return nil
 	}
 	return &gateway.Refusal{Code: gateway.GatedRepo, Message: "Access to model " + s.outline.Repo.Name + " is restricted"}

@@ -98,7 +98,7 @@ func (g *Gateway) open(r *http.Request, c call) (Snapshot, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
-	s, err := g.o.Node.Look(ctx, c.ref(), reading)
+	s, err := g.o.Node.Look(ctx, c.ref(), tokenOf(r), reading)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (g *Gateway) refs(w http.ResponseWriter, r *http.Request, c call) {
 		refuse(w, err)
 		return
 	}
-	refs, err := g.o.Node.Refs(ctx, c.repo)
+	refs, err := g.o.Node.Refs(ctx, c.repo, tokenOf(r))
 	if err != nil {
 		refuse(w, err)
 		return

@@ -29,8 +29,8 @@ const (
 	Unknown Route = "unknown" // everything else
 )
 
-// bytes tells whether the route is one of a file.
-func (r Route) bytes() bool { return r == Head || r == Get || r == Cache }
+// bytes tells whether the route is one of a file, or leads to one.
+func (r Route) bytes() bool { return r == Head || r == Get || r == Cache || r == Token }
 
 // call is a request that has been understood.
 type call struct {

@@ -59,7 +59,7 @@ func (p *program) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(p.versionCmd())
+	root.AddCommand(p.kubeCmd(), p.versionCmd())
 	for _, c := range unlisted {
 		root.AddCommand(c(p))
 	}

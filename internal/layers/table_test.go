@@ -21,6 +21,7 @@ var table = map[string]row{
 	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/layout":  {imports: []string{"pkg/pieces", "internal/durable"}},
+	"internal/kube":    {},
 	"internal/metrics": {avoids: []string{"os", "os/exec", "syscall"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/sockopt": {},
@@ -57,6 +58,8 @@ var table = map[string]row{
 	"scripts/failures":           {imports: []string{"internal/failures"}},
 	"scripts/demo":               {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
+	"scripts/image":              {}, // a module of its own
+	"scripts/k8s/tools/coredns":  {}, // likewise
 	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/xet/server":         {}, // a module of its own
 	"scripts/internal/size":      {},

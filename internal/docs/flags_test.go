@@ -95,7 +95,10 @@ func usage(t *testing.T, verb ...string) (use, short string) {
 }
 
 // others are flags that documents name and that are not p2pagent's.
-var others = map[string]bool{"env-file": true, "update": true, "list": true, "table": true, "now": true, "template": true}
+var others = map[string]bool{
+	"env-file": true, "update": true, "list": true, "table": true, "now": true, "template": true,
+	"all": true, "namespace": true, "set": true, "wait": true, // skopeo, kubectl, helm
+}
 
 var namedFlag = regexp.MustCompile("(?:^|[\\s`(\\[])--([a-z][a-z-]*)")
 

@@ -27,9 +27,10 @@ func TestLimits(t *testing.T) {
 		{"frame of type Record, body", wire.MaxFrame, "bytes"},
 		{"frame of type Offer, body", pieces.MaxStatementBytes + 4096, "bytes"},
 		{"frame of type Want or Unwant, body", wire.MaxWantBlobs * 64, "bytes"},
+		{"frame of type Answer, body", wire.MaxAnswer + 16, "bytes"},
 		{"frame of any other type, body", 4096, "bytes"},
 		{"value of a Record", wire.MaxRecord, "bytes"},
-		{"key of a Record", wire.MaxRecordKey, "bytes"},
+		{"key of a Record, topic of an Inquiry", wire.MaxRecordKey, "bytes"},
 		{"software and name in Hello together; bucket in Hold", wire.MaxText, "bytes"},
 		{"blobs in one Want or Unwant", wire.MaxWantBlobs, ""},
 		{"statements in one Offer, as this program sends it", wire.MaxStatements, ""},
@@ -98,6 +99,8 @@ func TestExamples(t *testing.T) {
 		&wire.PieceRequest{Blob: blob, Index: 0},
 		&wire.PieceReply{Status: wire.OK, Length: 5},
 		&wire.Retract{Blob: blob, Indexes: []int{0}},
+		&wire.Inquiry{Topic: "holdings"},
+		&wire.Answer{Value: []byte{0x80}},
 	} {
 		frame, err := wire.Append(nil, m)
 		if err != nil {

@@ -21,12 +21,15 @@
 // On a lane (PieceProtocol), a TLS connection or a stream, the taker sends PieceRequest frames one after
 // another; each is answered with a PieceReply frame and, when that says OK, the
 // bytes of the piece.
+//
+// On a stream of InquiryProtocol one Inquiry is answered with one Answer.
 package wire
 
 // The protocols by name; the number is the version.
 const (
-	SwarmProtocol = "/p2pagent/swarm/1"
-	PieceProtocol = "/p2pagent/piece/1"
+	SwarmProtocol   = "/p2pagent/swarm/1"
+	PieceProtocol   = "/p2pagent/piece/1"
+	InquiryProtocol = "/p2pagent/inquiry/1"
 
 	Version = 1
 )

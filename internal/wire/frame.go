@@ -26,6 +26,8 @@ func limit(k kind) int {
 		return pieces.MaxStatementBytes + 4096
 	case kindWant, kindUnwant:
 		return MaxWantBlobs * 64
+	case kindAnswer:
+		return MaxAnswer + 16
 	default:
 		return 4096
 	}

@@ -35,6 +35,8 @@ var messages = []Message{
 	&PieceRequest{Blob: blob, Index: 1},
 	&PieceReply{Status: OK, Length: 1 << 20},
 	&Retract{Blob: blob, Indexes: []int{0, 1}},
+	&Inquiry{Topic: "holdings"},
+	&Answer{Value: []byte{0x80}},
 }
 
 func reader(b []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(b)) }
@@ -49,7 +51,7 @@ func TestEveryMessageComesBack(t *testing.T) {
 			t.Fatalf("%T: %v", m, err)
 		}
 	}
-	for k := kindHello; k <= kindRetract; k++ {
+	for k := kindHello; k <= kindAnswer; k++ {
 		if !seen[k] {
 			t.Errorf("type %d is not among the messages of this test", k)
 		}
@@ -149,6 +151,8 @@ func TestAppendRefusesWhatReadWould(t *testing.T) {
 		&Want{Blobs: make([]pieces.Blob, MaxWantBlobs+1)},
 		&Ask{Key: strings.Repeat("k", MaxRecordKey+1)},
 		&Hold{Bucket: strings.Repeat("b", MaxText+1)},
+		&Inquiry{Topic: strings.Repeat("t", MaxRecordKey+1)},
+		&Answer{Value: make([]byte, MaxAnswer+17)},
 		&PieceRequest{Blob: blob, Index: 2},
 		&PieceReply{Length: pieces.MaxPieceSize + 1},
 		&Offer{Blob: blob, Statements: make([]byte, pieces.MaxStatementBytes+8192)},

@@ -28,6 +28,8 @@ const (
 	kindPieceRequest
 	kindPieceReply
 	kindRetract
+	kindInquiry
+	kindAnswer
 )
 
 // Limits on what one message may carry.
@@ -37,6 +39,7 @@ const (
 	MaxText       = 256
 	MaxRecord     = pieces.MaxOutlineBytes
 	MaxStatements = 512 // in one Offer
+	MaxAnswer     = 64 << 10
 )
 
 // Hello opens a swarm stream in each direction.
@@ -169,6 +172,18 @@ type PieceReply struct {
 	Length int64
 }
 
+// Inquiry asks what the receiver says on a topic.
+type Inquiry struct {
+	_     struct{} `cbor:",toarray"`
+	Topic string
+}
+
+// Answer is what it says; nothing when it knows no such topic.
+type Answer struct {
+	_     struct{} `cbor:",toarray"`
+	Value []byte
+}
+
 func (*Hello) kind() kind        { return kindHello }
 func (*Want) kind() kind         { return kindWant }
 func (*Unwant) kind() kind       { return kindUnwant }
@@ -185,6 +200,8 @@ func (*Ping) kind() kind         { return kindPing }
 func (*PieceRequest) kind() kind { return kindPieceRequest }
 func (*PieceReply) kind() kind   { return kindPieceReply }
 func (*Retract) kind() kind      { return kindRetract }
+func (*Inquiry) kind() kind      { return kindInquiry }
+func (*Answer) kind() kind       { return kindAnswer }
 
 func blank(k kind) (Message, error) {
 	switch k {
@@ -220,6 +237,10 @@ func blank(k kind) (Message, error) {
 		return new(PieceReply), nil
 	case kindRetract:
 		return new(Retract), nil
+	case kindInquiry:
+		return new(Inquiry), nil
+	case kindAnswer:
+		return new(Answer), nil
 	}
 	return nil, fmt.Errorf("message type %d: %w", k, ErrProtocol)
 }
@@ -241,6 +262,8 @@ func check(m Message) error {
 		if len(m.Indexes) > MaxStatements {
 			return fmt.Errorf("%d pieces in one message, more than %d: %w", len(m.Indexes), MaxStatements, ErrProtocol)
 		}
+	case *Inquiry:
+		return short("topic", m.Topic, MaxRecordKey)
 	case *Hold:
 		return short("bucket", m.Bucket, MaxText)
 	case *PieceRequest:

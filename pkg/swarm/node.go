@@ -69,6 +69,7 @@ type Config struct {
 	Name                       string                                  // how this member calls itself
 	Software                   string                                  // and what it runs
 	Records                    func(key string) ([]byte, bool)         // records known from disk; may block on the disk
+	Answers                    func(topic string) []byte               // what this member says on a topic, nil when it knows none; may block on the disk
 	Ranges                     int                                     // extents that this member fetches at once, at most; default 8
 	Memory                     int64                                   // bytes of unfinished pieces, and of them that Upstream can hold, default 32 MiB
 	Buffers                    *buffers.Pool                           // where they lie, default a pool of Memory bytes
@@ -100,6 +101,7 @@ type Node struct {
 	stopped chan struct{}
 	tasks   *errgroup.Group // what Run waits for
 	ctx     context.Context
+	answers chan struct{} // one slot for each inquiry that is answered
 
 	proofs *proofs
 	server *server
@@ -158,7 +160,7 @@ func New(c Config) (*Node, error) {
 	readers := plan.NewReaders()
 	n := &Node{
 		cfg: c, log: c.Logger, self: self,
-		events: make(chan func(), 256), stopped: make(chan struct{}),
+		events: make(chan func(), 256), stopped: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
 		proofs:  newProofs(),
 		server:  newServer(c.Store, c.Uploads, limiter(c.UploadLimit)),
 		taker:   newTaker(c.Host, limiter(c.DownloadLimit)),
@@ -192,11 +194,13 @@ func (n *Node) Run(ctx context.Context) error {
 	n.tasks, n.ctx = g, gctx
 	n.cfg.Host.SetStreamHandler(wire.SwarmProtocol, n.accept)
 	n.cfg.Host.SetStreamHandler(wire.PieceProtocol, func(s network.Stream) { n.servePieces(s, s.Conn().RemotePeer()) })
+	n.cfg.Host.SetStreamHandler(wire.InquiryProtocol, n.answerInquiry)
 	g.Go(func() error { return n.loop(gctx) })
 	g.Go(func() error { return n.serveLanes(gctx) })
 	<-gctx.Done()
 	n.cfg.Host.RemoveStreamHandler(wire.SwarmProtocol)
 	n.cfg.Host.RemoveStreamHandler(wire.PieceProtocol)
+	n.cfg.Host.RemoveStreamHandler(wire.InquiryProtocol)
 	err := g.Wait()
 	n.taker.close()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

@@ -213,6 +213,7 @@ type Agent struct {
 
 	shelf   *shelf
 	lender  lender
+	listed  listed             // for Holdings
 	flights singleflight.Group // of View and Refs
 
 	questions singleflight.Group // that the Hub is asked, by record

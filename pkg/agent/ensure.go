@@ -23,6 +23,7 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	a.noteOutline(j, listed.outline)
 	files := j.choose(listed.outline.Files)
 	if len(files) == 0 {
 		return nothingMatched(j.req, len(listed.outline.Files))
@@ -50,6 +51,12 @@ func (a *Agent) nameOf(ctx context.Context, j *job) (resolved, error) {
 		return resolved{commit: j.req.Commit}, nil
 	}
 	return a.resolve(ctx, j.req.Ref, j.caller, j.enter)
+}
+
+func (a *Agent) noteOutline(j *job, o *pieces.Outline) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	j.outline = o
 }
 
 // writeDown keeps what is known of a snapshot that is in the cache now.

@@ -39,8 +39,9 @@ type job struct {
 
 	// Guarded by Agent.mu.
 	callers int
-	brought *atomic.Int64 // bytes that all jobs of its snapshot got from upstream
-	counted snapshotKey   // that snapshot
+	brought *atomic.Int64   // bytes that all jobs of its snapshot got from upstream
+	counted snapshotKey     // that snapshot
+	outline *pieces.Outline // once listed
 
 	mu      sync.Mutex
 	view    Job
@@ -125,6 +126,7 @@ func (a *Agent) end(j *job, err error) {
 	j.finish(err, a.classify)
 	a.mu.Lock()
 	delete(a.jobs, j.key)
+	j.outline = nil
 	a.recent = append(a.recent, j)
 	a.recent = a.recent[max(0, len(a.recent)-keepEnded):]
 	a.ended[j.view.Kind]++

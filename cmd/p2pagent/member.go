@@ -103,6 +103,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.node, err = swarm.New(swarm.Config{
 		Host: m.host, Members: m.members, Store: m.cache, Signer: signer, Name: facts.Name, Software: facts.Software,
 		Records:  func(key string) ([]byte, bool) { return m.agent.Record(key) },
+		Answers:  m.answers,
 		Fetchers: s.Fetchers, Ranges: s.Ranges, Memory: pieceMemory, Buffers: pool, Upstream: facts.Upstream,
 		UploadLimit: int64(s.UploadLimit), DownloadLimit: int64(s.DownloadLimit),
 		OnHold: m.held, Logger: log.With("part", "swarm"),

@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"golang.org/x/sync/errgroup"
+
 	"p2pagent/internal/metrics"
+	"p2pagent/internal/page"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/swarm"
 )
@@ -31,14 +34,21 @@ func (m *member) serveMetrics(ctx context.Context, l net.Listener, socket string
 		return nil
 	}
 	m.log.Info("metrics", "addr", l.Addr().String())
-	return metrics.NewServer(metrics.Options{
-		Read: m.sample, Alive: m.alive, Logger: m.log.With("part", "metrics"),
+	side := newPageSide(m)
+	shown := page.New(side)
+	server := metrics.NewServer(metrics.Options{
+		Read: m.sample, Alive: m.alive, Page: shown, Logger: m.log.With("part", "metrics"),
 		Ready: []metrics.Check{
 			{Name: "api", Check: func(ctx context.Context) error { _, err := agent.NewClient(socket).Status(ctx); return err }},
 			{Name: "cache", Check: func(context.Context) error { return m.cache.Writable() }},
 			{Name: "identity", Check: func(context.Context) error { return m.checkIdentity() }},
 		},
-	}).Serve(ctx, l)
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return side.survey.Run(ctx) })
+	g.Go(func() error { return shown.Run(ctx) })
+	g.Go(func() error { return server.Serve(ctx, l) })
+	return g.Wait()
 }
 
 // checkIdentity tells whether the state still has the key that this member is

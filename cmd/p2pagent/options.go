@@ -76,7 +76,7 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
 	fs.StringVar(&o.Gateway, "gateway", defaultGateway, "`address` that Hub clients on this node use as the Hub\n(HF_ENDPOINT); port 0 takes any, off or an empty one none")
 	fs.Var(&o.GatewayOpen, "gateway-open", "gated or private `repositories` that the gateway serves to\neverybody on this node; * for all")
-	fs.StringVar(&o.MetricsAddr, "metrics-addr", "", "`host:port` for /metrics, /livez and /readyz, such as\n127.0.0.1:9464; off when empty")
+	fs.StringVar(&o.MetricsAddr, "metrics-addr", "", "`host:port` of a page to look at, /metrics, /livez\nand /readyz, such as 127.0.0.1:9464; off when empty")
 	o.LogFormat = logAuto
 	fs.Var(&o.LogFormat, "log-format", "`auto|text|json`: how the agent logs; auto is text on a\nterminal, else json")
 	fs.Var(&o.UploadLimit, "upload-limit", "most `bytes` a second sent to members (0: no limit)")

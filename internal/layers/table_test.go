@@ -17,12 +17,14 @@ var table = map[string]row{
 	"pkg/pieces": {avoids: append([]string{"time"}, none...), pure: true},
 
 	"internal/buffers": {},
+	"internal/census":  {imports: []string{"pkg/pieces"}, avoids: []string{"os", "net", "net/http", "os/exec", "syscall"}},
 	"internal/desired": {imports: []string{"pkg/pieces"}, avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/doctor":  {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 	"internal/durable": {tests: []string{"internal/durable/durabletest"}},
 	"internal/layout":  {imports: []string{"pkg/pieces", "internal/durable"}},
 	"internal/kube":    {},
 	"internal/metrics": {avoids: []string{"os", "os/exec", "syscall"}},
+	"internal/page":    {avoids: []string{"os", "os/exec", "syscall"}},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 	"internal/sockopt": {},
 	"internal/stall":   {},
@@ -60,6 +62,7 @@ var table = map[string]row{
 	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/image":              {}, // a module of its own
 	"scripts/k8s/tools/coredns":  {}, // likewise
+	"scripts/page/feed":          {imports: []string{"internal/page"}},
 	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/xet/server":         {}, // a module of its own
 	"scripts/internal/size":      {},

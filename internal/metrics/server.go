@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	maxConns   = 64               // open at once
+	maxConns   = 256              // open at once: viewers of the page must leave room for probes
 	maxScrapes = 4                // answered at once
 	probeWait  = 3 * time.Second  // bounds the checks of a probe
 	writeWait  = 15 * time.Second // bounds an answer
+	idleWait   = 30 * time.Second // a connection that nobody uses for so long makes room
 )
 
 // Check is one condition of being ready. It honours its context.
@@ -27,16 +28,18 @@ type Check struct {
 	Check func(context.Context) error
 }
 
-// Options are what a Server shows. All but Logger must be set.
+// Options are what a Server shows. All but Page and Logger must be set.
 type Options struct {
 	Read  Read
 	Alive func(context.Context) error // what only a restart mends
 	Ready []Check
+	// Page answers GET / and below /page/; nil for none.
+	Page http.Handler
 	// Logger gets what goes wrong with connections; nil discards.
 	Logger *slog.Logger
 }
 
-// Server answers GET /metrics, /livez and /readyz, and nothing else. It changes
+// Server answers GET /metrics, /livez, /readyz and the page, and nothing else. It changes
 // nothing, so it may be open to whoever may know how the agent is.
 type Server struct{ http *http.Server }
 
@@ -52,9 +55,13 @@ func NewServer(o Options) *Server {
 	}))
 	mux.Handle("GET /livez", probe([]Check{{"alive", o.Alive}}))
 	mux.Handle("GET /readyz", probe(o.Ready))
+	if o.Page != nil {
+		mux.Handle("GET /{$}", o.Page)
+		mux.Handle("GET /page/", o.Page)
+	}
 	return &Server{&http.Server{
 		Handler: mux, ErrorLog: errorLog, MaxHeaderBytes: 16 << 10,
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: writeWait, IdleTimeout: 2 * time.Minute,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: writeWait, IdleTimeout: idleWait,
 	}}
 }
 

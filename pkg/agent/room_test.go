@@ -77,6 +77,7 @@ func inRoom(t *testing.T, n int, test func(t *testing.T, r *room)) {
 type furniture struct {
 	hub     hubtest.Options // with Xet, agents read from the Hub's store
 	retries int             // of API calls, as in hub.Options
+	taps    *taps           // on all that members write; nil for none
 	cluster cluster.Options // without the key
 }
 
@@ -84,7 +85,10 @@ func inRoomWith(t *testing.T, n int, f furniture, test func(t *testing.T, r *roo
 	t.Helper()
 	leaktest.Check(t)
 	synctest.Test(t, func(t *testing.T) {
-		f.cluster.Key = swarm.NewKey()
+		if f.cluster.Key = swarm.NewKey(); f.taps != nil {
+			f.cluster.Key = swarm.Key{} // which leaves gossip in the clear
+			f.cluster.Host = func(_ int, o *swarm.HostOptions) { o.Clear = f.taps.streams.note }
+		}
 		r := &room{t: t, furniture: f, hub: hubtest.New(f.hub)}
 		r.memory = r.hub.Memory(t)
 		r.Cluster = cluster.New(t, n, f.cluster)
@@ -137,7 +141,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	n := r.Nodes[i]
 	u := &unit{room: r, node: n, notes: &notebook{}}
 	signer := pieces.NewSigner(n.Identity)
-	cache, err := cachefs.Open(cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer})
+	cache, err := cachefs.Open(cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer, Logger: r.furniture.taps.logger()})
 	r.must(err)
 	u.cache = cache
 	var node *swarm.Node
@@ -145,26 +149,31 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	if len(r.Nodes) == 1 {
 		o.Join = nil
 	}
+	log := r.furniture.taps.logger()
+	if r.furniture.taps != nil {
+		o.Transport = tappedGossip{o.Transport, r.furniture.taps}
+	}
+	o.Logger = log
 	o.OnUp = func(f swarm.Facts) { node.MemberUp(f) }
 	o.OnDown = func(p peer.ID) { node.MemberDown(p) }
 	members, err := swarm.NewMembers(o)
 	r.must(err)
 	client, err := hub.New(hub.Options{
 		Endpoint: hubtest.MemoryHub, Transport: r.transport(), Retries: r.furniture.retries,
-		OnWait: func(bucket string, until time.Time) { node.Hold(bucket, time.Until(until)) },
+		OnWait: func(bucket string, until time.Time) { node.Hold(bucket, time.Until(until)) }, Logger: log,
 	})
 	r.must(err)
 	node, err = swarm.New(swarm.Config{
 		Host: n.Host, Members: members, Store: cache, Signer: signer, Name: n.Name, Upstream: true,
 		Records: func(key string) ([]byte, bool) { return u.Record(key) },
-		OnHold:  func(bucket string, wait time.Duration) { client.Hold(bucket, time.Now().Add(wait)) },
+		OnHold:  func(bucket string, wait time.Duration) { client.Hold(bucket, time.Now().Add(wait)) }, Logger: log,
 	})
 	r.must(err)
 	u.side = &side{node}
 	ao := agent.Options{
 		Cache: cache, Swarm: u.side, Notebook: u.notes, Classify: classify, Prefer: node.Prefer,
-		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2, Border: cache.Border}),
-		About:  func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
+		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2, Border: cache.Border, Logger: log}), Logger: log,
+		About: func() agent.About { return agent.About{PID: os.Getpid(), Name: n.Name} },
 	}
 	rights := func(h *hub.Client) agent.Rights { return agent.Rights{Hub: h} }
 	if r.furniture.hub.Xet != nil {
@@ -217,6 +226,7 @@ type witness struct {
 }
 
 func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
+	w.room.furniture.taps.request(req)
 	w.room.mu.Lock()
 	w.room.asked = append(w.room.asked, ask{time.Now(), req.URL.Path})
 	w.room.mu.Unlock()

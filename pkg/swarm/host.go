@@ -51,6 +51,8 @@ type HostOptions struct {
 	Software string
 	// Net stands in for TCP (tests).
 	Net Net
+	// Clear is told what is written to other members, before it is encrypted (tests).
+	Clear func([]byte)
 
 	mux *yamux.Config // stands in for muxing (benchmarks)
 }
@@ -75,7 +77,7 @@ func NewHost(o HostOptions) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new host: %w", err)
 	}
-	ls, err := newLanes(key, o.Gater)
+	ls, err := newLanes(key, o.Gater, o.Clear)
 	if err != nil {
 		return nil, fmt.Errorf("new host: %w", err)
 	}
@@ -150,7 +152,7 @@ func hostOptions(o HostOptions, key crypto.PrivKey, ls *lanes) ([]libp2p.Option,
 	opts := []libp2p.Option{
 		libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.UserAgent(o.Software),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.Security(noise.ID, noise.New),
-		libp2p.Muxer(muxer.ID, (*muxer.Transport)(cmp.Or(o.mux, muxing()))),
+		libp2p.Muxer(muxer.ID, clearMuxer(o)),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		libp2p.DisableRelay(), libp2p.Ping(false), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.ForceReachabilityPrivate(), libp2p.WithDialTimeout(5 * time.Second),
@@ -194,6 +196,36 @@ func muxing() *yamux.Config {
 	c.KeepAliveInterval = 5 * time.Second
 	c.ConnectionWriteTimeout = 10 * time.Second
 	return c
+}
+
+// clearMuxer returns the muxer; it is what is above the encryption.
+func clearMuxer(o HostOptions) network.Multiplexer {
+	m := (*muxer.Transport)(cmp.Or(o.mux, muxing()))
+	if o.Clear == nil {
+		return m
+	}
+	return tappedMuxer{m, o.Clear}
+}
+
+type tappedMuxer struct {
+	network.Multiplexer
+	inClear func([]byte)
+}
+
+// NewConn implements network.Multiplexer.
+func (m tappedMuxer) NewConn(c net.Conn, server bool, scope network.PeerScope) (network.MuxedConn, error) {
+	return m.Multiplexer.NewConn(tappedConn{c, m.inClear}, server, scope)
+}
+
+type tappedConn struct {
+	net.Conn
+	inClear func([]byte)
+}
+
+// Write implements net.Conn.
+func (c tappedConn) Write(b []byte) (int, error) {
+	c.inClear(b)
+	return c.Conn.Write(b)
 }
 
 // Multiaddrs returns where to dial the member, best first.

@@ -43,16 +43,20 @@ const (
 // half the cost of a stream (docs/design/piece-transport.md).
 type tlsLane struct {
 	*tls.Conn
-	peer   peer.ID
-	socket *socket
-	scope  network.ConnManagementScope
-	once   sync.Once
+	peer    peer.ID
+	socket  *socket
+	scope   network.ConnManagementScope
+	once    sync.Once
+	inClear func([]byte) // HostOptions.Clear
 
 	batching bool
 }
 
 // Write sends b in as few calls as the kernel takes it.
 func (l *tlsLane) Write(b []byte) (int, error) {
+	if l.inClear != nil {
+		l.inClear(b)
+	}
 	l.socket.gather(len(b))
 	n, err := l.Conn.Write(b)
 	return n, errors.Join(err, l.socket.flush())
@@ -86,14 +90,15 @@ type lanes struct {
 	gater    *Gater // nil admits everybody
 	port     *port
 	arrived  chan *tlsLane // those that others opened
+	inClear  func([]byte)  // HostOptions.Clear
 }
 
-func newLanes(key ic.PrivKey, gater *Gater) (*lanes, error) {
+func newLanes(key ic.PrivKey, gater *Gater, inClear func([]byte)) (*lanes, error) {
 	identity, err := libp2ptls.NewIdentity(key)
 	if err != nil {
 		return nil, fmt.Errorf("TLS identity: %w", err)
 	}
-	return &lanes{identity: identity, gater: gater, arrived: make(chan *tlsLane)}, nil
+	return &lanes{identity: identity, gater: gater, arrived: make(chan *tlsLane), inClear: inClear}, nil
 }
 
 // dial opens a lane to p at the first of addrs that answers.
@@ -180,7 +185,7 @@ func (ls *lanes) handshake(ctx context.Context, c *conn, scope network.ConnManag
 	if err != nil {
 		return nil, err
 	}
-	return &tlsLane{Conn: t, peer: id, socket: s, scope: scope}, nil
+	return &tlsLane{Conn: t, peer: id, socket: s, scope: scope, inClear: ls.inClear}, nil
 }
 
 // socket is what TLS writes its records to: between gather and flush they are

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,15 +45,16 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-// startGateway runs a member of a swarm of its own until the test's end.
-func startGateway(t *testing.T, hubURL string, env map[string]string) *gatewayRig {
+// startGateway runs a member until the test's end: of a swarm of its own, unless
+// more says otherwise.
+func startGateway(t *testing.T, hubURL string, env map[string]string, more ...string) *gatewayRig {
 	t.Helper()
 	g := &gatewayRig{t: t, dir: t.TempDir(), log: &syncBuffer{}}
 	args := []string{
 		"--hub-endpoint", hubURL, "--hub-cache", g.dir + "/hub", "--state-dir", g.dir + "/state", "--bind", "127.0.0.1",
 		"--gossip-port", "0", "--swarm-port", "0", "--gateway", "127.0.0.1:0", "--insecure",
 	}
-	s, err := load(t, args, env, "")
+	s, err := load(t, append(args, more...), env, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,56 +172,98 @@ const (
 	canary = "hf_canaryofacallercanary"
 )
 
+// freePort is a port that was free a moment ago, for TCP as for UDP.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := net.ListenPacket("udp", l.Addr().String())
+		l.Close()
+		if err == nil {
+			p.Close()
+			_, port, _ := net.SplitHostPort(l.Addr().String())
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 // G18: the gateway keeps to loopback, and a caller's token to itself.
 //
-// The token is shown to the Hub to ask whether it may read a gated repository, and
-// is found nowhere else: not at the Hub's CDN, in no log line at debug level, in
-// no file of the agent.
+// Two members that have no token serve a gated and a private repository to callers
+// with one, and refuse all others in the Hub's words; the Hub sends one copy. The
+// token is found nowhere but at the Hub: not at its CDN, in no answer, in no log
+// line of either member at debug level, in no file of theirs.
+// (TestG18TokenBetweenMembers listens to what they say to each other.)
 func TestG18CallersToken(t *testing.T) {
 	hub := hubtest.New(hubtest.Options{Token: canary})
 	url := hub.Start(t)
-	commit := hub.AddRepo(hubtest.RepoSpec{ID: "org/gated", Gated: true, Files: []hubtest.File{
-		{Path: "a", Content: hubtest.Bytes([]byte("secret"))}, {Path: "w", Content: hubtest.Generated(1, 2<<20)},
-	}})
-	// The node may read it by a token of its own: here the Hub knows one only.
-	token := t.TempDir() + "/token"
-	if err := os.WriteFile(token, []byte(canary), 0o600); err != nil {
-		t.Fatal(err)
+	files := []hubtest.File{{Path: "a", Content: hubtest.Bytes([]byte("secret"))}, {Path: "w", Content: hubtest.Generated(1, 2<<20)}}
+	commits := map[string]pieces.Commit{
+		"org/gated":   hub.AddRepo(hubtest.RepoSpec{ID: "org/gated", Gated: true, Files: files}),
+		"org/private": hub.AddRepo(hubtest.RepoSpec{ID: "org/private", Private: true, Files: files}),
 	}
-	g := startGateway(t, url, map[string]string{"HF_TOKEN_PATH": token})
-	if !strings.HasPrefix(g.m.gateway, "127.0.0.1:") {
-		t.Errorf("it listens on %s", g.m.gateway)
-	}
-	for token, want := range map[string]string{"": "403 GatedRepo", "hf_another": "401 Unauthorized", canary: "200 "} {
-		for _, path := range []string{"/org/gated/resolve/main/a", "/org/gated/resolve/main/w", "/api/models/org/gated/tree/main"} {
-			status, code, body := g.get(path, token)
-			if got := fmt.Sprint(status, " ", code); got != want {
-				t.Errorf("%s: %s, want %s", path, got, want)
-			}
-			if strings.Contains(body, canary) {
-				t.Errorf("%s: the answer holds the token", path)
+	port := freePort(t)
+	rigs := []*gatewayRig{startGateway(t, url, nil, "--gossip-port", port), startGateway(t, url, nil, "--join", "127.0.0.1:"+port)}
+	for _, g := range rigs {
+		if !strings.HasPrefix(g.m.gateway, "127.0.0.1:") {
+			t.Errorf("it listens on %s", g.m.gateway)
+		}
+		for _, c := range []struct{ token, repo, want string }{
+			{"", "org/gated", "403 GatedRepo"}, {"hf_another", "org/gated", "401 Unauthorized"}, {canary, "org/gated", "200 "},
+			{"", "org/private", "401 RepoNotFound"}, {"hf_another", "org/private", "401 Unauthorized"}, {canary, "org/private", "200 "},
+			{"", "org/gated", "403 GatedRepo"}, {"", "org/private", "401 RepoNotFound"}, // also when it is here
+		} {
+			for _, path := range []string{"/" + c.repo + "/resolve/main/a", "/" + c.repo + "/resolve/main/w", "/api/models/" + c.repo + "/tree/main", "/api/models/" + c.repo + "/refs"} {
+				status, code, body := g.get(path, c.token)
+				if got := fmt.Sprint(status, " ", code); got != c.want {
+					t.Errorf("%s by %q: %s, want %s", path, c.token, got, c.want)
+				}
+				if strings.Contains(body, canary) {
+					t.Errorf("%s: the answer holds the token", path)
+				}
 			}
 		}
+		for repo, commit := range commits {
+			g.settle(repo+"@"+string(commit), "a", "w")
+		}
+		g.holdsNothingOf(canary, "hf_another")
 	}
-	g.settle("org/gated@"+string(commit), "a", "w")
-	if n := hub.Stats().TokensAtCDN; n != 0 {
-		t.Errorf("%d requests with a token at the CDN", n)
+	if s := hub.Stats(); s.TokensAtCDN != 0 || s.BodyBytes != 2<<20+6 {
+		t.Errorf("%d requests with a token at the CDN; %d bytes sent", s.TokensAtCDN, s.BodyBytes)
 	}
-	if text := g.log.String(); strings.Contains(text, canary) || strings.Contains(text, "hf_another") || !strings.Contains(text, "job done") {
-		t.Errorf("the log holds a token, or nothing: %s", text)
+}
+
+// holdsNothingOf looks for tokens in the log and in the files of a member.
+func (g *gatewayRig) holdsNothingOf(tokens ...string) {
+	g.t.Helper()
+	text := g.log.String()
+	if !strings.Contains(text, "job done") {
+		g.t.Errorf("the log tells nothing: %s", text)
+	}
+	for _, token := range tokens {
+		if strings.Contains(text, token) {
+			g.t.Errorf("the log holds a token: %s", text)
+		}
 	}
 	err := filepath.WalkDir(g.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		raw, err := os.ReadFile(path)
-		if bytes.Contains(raw, []byte(canary)) {
-			t.Errorf("%s holds the token", path)
+		for _, token := range tokens {
+			if bytes.Contains(raw, []byte(token)) {
+				g.t.Errorf("%s holds a token", path)
+			}
 		}
 		return err
 	})
 	if err != nil {
-		t.Error(err)
+		g.t.Error(err)
 	}
 }
 

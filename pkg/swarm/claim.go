@@ -17,6 +17,7 @@ import (
 type extentTask struct {
 	key      plan.Key
 	after    plan.Key // the extent before it in the same blob, or zero
+	behind   []behind // what must be here before it
 	extent   pieces.Extent
 	jobs     []*job
 	dirty    bool                    // whether it is still needed must be looked at again
@@ -50,6 +51,7 @@ func (n *Node) addExtent(j *job, e pieces.Extent) {
 			s.tasks = append(s.tasks, t)
 		}
 	}
+	n.setBehind(t, j.Upstream)
 }
 
 func (n *Node) leaveExtent(j *job, t *extentTask) {
@@ -90,6 +92,9 @@ func (n *Node) tasksOf(b pieces.Blob) []*extentTask {
 
 // touch marks the extents around a piece for another look.
 func (n *Node) touch(b pieces.Blob, index int) {
+	if s := n.blobs[b]; s != nil {
+		s.came(index)
+	}
 	for _, t := range n.tasksOf(b) {
 		if !t.dirty && t.covers(b, index) {
 			t.dirty = true
@@ -137,7 +142,7 @@ func (n *Node) refreshNeeds() {
 		}
 		if t.dirty && t.added {
 			t.dirty = false
-			n.seats.SetNeeded(t.key, len(n.needs(t)) > 0)
+			n.seats.SetNeeded(t.key, len(n.needs(t)) > 0 && !n.waits(t))
 		}
 	}
 }

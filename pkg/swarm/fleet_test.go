@@ -136,6 +136,9 @@ type model struct {
 	sent  atomic.Int64
 	calls atomic.Int64
 	work  []*fetching // of extents, in the order in which they began; guarded by mu
+
+	behind  func(e pieces.Extent) []pieces.Span // what upstream says; nil says nothing
+	started func(h *hubFor, e pieces.Extent)    // told of each extent that is begun; may be nil
 }
 
 // fetching is one member's work on an extent.
@@ -147,6 +150,9 @@ type fetching struct {
 }
 
 func (m *model) begin(h *hubFor, e pieces.Extent) (end func()) {
+	if m.started != nil {
+		m.started(h, e)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := &fetching{who: h, key: e.Key(), began: time.Now()}
@@ -198,6 +204,13 @@ type hubFor struct {
 	cutOff atomic.Bool // this member's way is silent
 	lies   atomic.Bool // it cuts wrong bytes and signs them
 	got    atomic.Int64
+}
+
+func (h *hubFor) Behind(e pieces.Extent) []pieces.Span {
+	if h.behind == nil {
+		return nil
+	}
+	return h.behind(e)
 }
 
 func (h *hubFor) Fetch(ctx context.Context, e pieces.Extent, need func(pieces.Blob, int) bool,

@@ -93,7 +93,8 @@ type blobState struct {
 	held    *pieces.Set
 	jobs    map[*job]bool
 	tasks   []*extentTask
-	whole   bool // Complete is under way
+	ahead   []*extentTask // that wait for pieces of this one
+	whole   bool          // Complete is under way
 	retries int
 	own     bool // after a lie: only pieces that this member cut itself count
 	suspect map[int]pieces.Statement
@@ -370,6 +371,7 @@ func (n *Node) unwant(s *blobState) {
 	}
 	n.proofs.forget(s.blob)
 	delete(n.blobs, s.blob)
+	s.release()
 	delete(n.hints, s.blob)
 }
 

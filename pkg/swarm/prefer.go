@@ -35,4 +35,5 @@ func (n *Node) hurry(b pieces.Blob) {
 func (n *Node) hurryTask(t *extentTask) {
 	lead, soon := n.readers.Lead(t.extent)
 	n.seats.SetLead(t.key, lead, soon)
+	t.dirty = t.dirty || t.behind != nil
 }

@@ -16,6 +16,8 @@ type Old struct {
 	// with a method Spoiled() (off, n int64) says that these bytes alone are not
 	// what they should be; after any other nothing more is read.
 	Sound io.ReaderAt
+	// Has tells whether bytes of it are here; nil when all are.
+	Has func(off, n int64) bool
 }
 
 // Cut returns the length of the chunk at the start of data, which holds MaxChunk
@@ -29,7 +31,12 @@ type Cut func(data []byte) int
 // there by one of the rules that writers have. A cut is believed when it ends where
 // the layouts say.
 func Compare(ctx context.Context, now Layout, olds []Old, rules []Cut) (*Delta, error) {
-	m := &matcher{now: now, byXorb: make(map[Xorb][]*slab)}
+	return CompareIn(ctx, now, Span{0, now.Size}, olds, rules)
+}
+
+// CompareIn is Compare for the terms that have bytes of a span.
+func CompareIn(ctx context.Context, now Layout, in Span, olds []Old, rules []Cut) (*Delta, error) {
+	m := &matcher{now: now, in: in, byXorb: make(map[Xorb][]*slab)}
 	d := &Delta{}
 	for i, o := range olds {
 		m.add(i, o)
@@ -65,6 +72,7 @@ const mostSlabs = 256
 
 type matcher struct {
 	now    Layout
+	in     Span // of it
 	byXorb map[Xorb][]*slab
 	slabs  []*slab // that something is taken from
 	pairs  []pairing
@@ -73,7 +81,7 @@ type matcher struct {
 func (m *matcher) add(old int, o Old) {
 	var off int64
 	for _, t := range o.Terms {
-		if list := m.byXorb[t.Xorb]; len(list) < mostSlabs {
+		if list := m.byXorb[t.Xorb]; len(list) < mostSlabs && (o.Has == nil || o.Has(off, t.Size)) {
 			m.byXorb[t.Xorb] = append(list, &slab{Term: t, old: old, file: o, off: off})
 		}
 		off += t.Size
@@ -82,8 +90,13 @@ func (m *matcher) add(old int, o Old) {
 
 // pair chooses for each term of the new file what to take it from.
 func (m *matcher) pair() {
+	var off int64
 	for _, t := range m.now.Terms {
 		var p pairing
+		if off += t.Size; off <= m.in.Off || off-t.Size >= m.in.Off+m.in.N {
+			m.pairs = append(m.pairs, p)
+			continue
+		}
 		for _, s := range m.byXorb[t.Xorb] {
 			if s.First <= t.First && t.First < s.End && (p.head == nil || s.End > p.head.End) {
 				p.head = s

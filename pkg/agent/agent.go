@@ -145,8 +145,9 @@ type Opening struct {
 	Plain seeder.Source
 	// Doubt is to be told of pieces that were handed out and turned out to be wrong.
 	Doubt func(b pieces.Blob, indexes []int)
-	// Delta is what of a blob is here in other files; nil for nothing.
-	Delta func(b pieces.Blob) *layout.Delta
+	// Delta is what of bytes of a blob is here in other files at this time; nil for
+	// nothing.
+	Delta func(ctx context.Context, b pieces.Blob, off, n int64) *layout.Delta
 }
 
 // Options are what an Agent is made of. Cache, Swarm and Seeder must be set.

@@ -39,21 +39,23 @@ const (
 // deltas are those of one job, by blob.
 type deltas map[pieces.Blob]*layout.Delta
 
-// compare finds what of the missing blobs other files here have. Whatever fails is
-// fetched as ever.
-func (a *Agent) compare(ctx context.Context, j *job, l listing, missing []pieces.Blob) deltas {
+// compare finds what of the missing blobs other files here have, and what they have
+// in common. Whatever fails is fetched as ever.
+func (a *Agent) compare(ctx context.Context, j *job, l listing, missing []pieces.Blob) (deltas, *repeats) {
 	files := a.comparable(l, missing)
 	if len(files) == 0 {
-		return nil
+		return nil, nil
 	}
-	older := a.olderFiles(l.outline)
+	older, wait := a.olderFiles(l.outline), layoutWait
 	if a.opt.Deltas.Index.Empty() && len(older) == 0 {
-		return nil
+		if wait = repeatsWait; a.opt.Layout == nil {
+			return nil, nil // it is for those that ask the store
+		}
 	}
 	j.enter("", "what files that are here have in common with "+l.outline.Repo.String())
-	ctx, cancel := context.WithTimeoutCause(ctx, layoutWait, Errorf(Stalled, "no answer in %v", layoutWait))
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, Errorf(Stalled, "no answer in %v", wait))
 	defer cancel()
-	found := make([]*layout.Delta, len(files))
+	found := make([]compared, len(files))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(layoutsAtOnce)
 	for i, f := range files {
@@ -66,12 +68,22 @@ func (a *Agent) compare(ctx context.Context, j *job, l listing, missing []pieces
 		a.log.Info("not all of what is here is copied", "repo", l.outline.Repo.String(), "error", err)
 	}
 	out := deltas{}
-	for i, d := range found {
-		if d != nil && d.Size() > 0 {
-			out[files[i].Blob] = d
+	var entries []layout.Entry
+	for i, c := range found {
+		if c.delta != nil && c.delta.Size() > 0 {
+			out[files[i].Blob] = c.delta
+		}
+		if len(c.layout.Terms) > 0 {
+			entries = append(entries, layout.Entry{Blob: files[i].Blob, Name: files[i].Xet, Layout: c.layout})
 		}
 	}
-	return out
+	return out, a.repeatsOf(entries)
+}
+
+// compared is what was found of a file.
+type compared struct {
+	layout layout.Layout // no terms: not known
+	delta  *layout.Delta // nil: nothing is here
 }
 
 // comparable returns the missing files of which others may have something.
@@ -92,12 +104,12 @@ func (a *Agent) comparable(l listing, missing []pieces.Blob) (out []pieces.File)
 // ofStore tells whether the file has a layout that is worth to know.
 func ofStore(f pieces.File) bool { return !f.Xet.IsZero() && f.Blob.Size >= smallestDelta }
 
-// compareFile returns nil when nothing here has anything of the file. older is the
+// compareFile finds out what a file is made of and what of it is here. older is the
 // one of the same path, if there is one: its layout may be unknown.
-func (a *Agent) compareFile(ctx context.Context, caller *Rights, o *pieces.Outline, f, older pieces.File) (*layout.Delta, error) {
+func (a *Agent) compareFile(ctx context.Context, caller *Rights, o *pieces.Outline, f, older pieces.File) (compared, error) {
 	now, err := a.layoutOf(ctx, caller, o, f)
 	if err != nil {
-		return nil, err
+		return compared{}, err
 	}
 	if older.Xet != (pieces.Digest{}) {
 		if _, err := a.layoutOf(ctx, caller, o, older); err != nil { // by the right to the new commit
@@ -111,13 +123,13 @@ func (a *Agent) compareFile(ctx context.Context, caller *Rights, o *pieces.Outli
 		}
 	}
 	if len(olds) == 0 {
-		return nil, nil
+		return compared{layout: now}, nil
 	}
 	d, err := layout.Compare(ctx, now, olds, a.opt.Deltas.Cuts)
 	if err != nil {
-		return nil, fmt.Errorf("compare %s with files that are here: %w", f.Path, err)
+		return compared{layout: now}, fmt.Errorf("compare %s with files that are here: %w", f.Path, err)
 	}
-	return d, nil
+	return compared{now, d}, nil
 }
 
 // oldFile returns a file that the index knows, if it is still here.

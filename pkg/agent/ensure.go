@@ -124,14 +124,14 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 		return err
 	}
 	defer a.sound.use()()
-	ds := a.compare(ctx, j, l, missing)
+	ds, rs := a.compare(ctx, j, l, missing)
 	if err := a.copyWhole(ctx, j, ds); err != nil {
 		return err
 	}
 	a.count(j, repo, wanted)
 	j.enter(Fetching, "")
 	paths := pathsOf(files)
-	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing, ds), func(p Progress) {
+	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing, ds, rs), func(p Progress) {
 		for i, g := range p.Gaps {
 			p.Gaps[i].Path = paths[g.Blob]
 		}
@@ -140,10 +140,10 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	return nameFile(err, paths)
 }
 
-func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob, ds deltas) Transfer {
+func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob, ds deltas, rs *repeats) Transfer {
 	o := l.outline
 	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing)}
-	if up := a.upstreamFor(j, l, ds); up != nil {
+	if up := a.upstreamFor(j, l, ds, rs); up != nil {
 		t.Upstream = up
 	}
 	if l.seeded {

@@ -45,7 +45,7 @@ func (s *soundPieces) use() (done func()) {
 	})
 }
 
-// of returns a reader of a whole blob.
+// of returns a reader of the pieces of a blob that are here now.
 func (s *soundPieces) of(cache Store, b pieces.Blob) io.ReaderAt {
 	return &soundBlob{pieces: s, cache: cache, blob: b, statements: cache.Statements(b)}
 }
@@ -54,7 +54,7 @@ type soundBlob struct {
 	pieces     *soundPieces
 	cache      Store
 	blob       pieces.Blob
-	statements []pieces.Statement // by index; of a blob that is not whole any more, none
+	statements []pieces.Statement // ascending; of a blob that is not here any more, none
 }
 
 // ReadAt implements io.ReaderAt.
@@ -93,7 +93,8 @@ func (f *soundBlob) piece(index int, p []byte, skip int64) (int, error) {
 // load reads and checks a piece, and keeps it.
 func (f *soundBlob) load(index int) ([]byte, error) {
 	s := f.pieces
-	if index >= len(f.statements) {
+	at, ok := slices.BinarySearchFunc(f.statements, index, func(st pieces.Statement, index int) int { return st.Index - index })
+	if !ok {
 		return nil, fmt.Errorf("piece %d of %s: it is not here any more", index, f.blob)
 	}
 	_, size := f.blob.Piece(index)
@@ -106,7 +107,7 @@ func (f *soundBlob) load(index int) ([]byte, error) {
 	if err := errors.Join(err, rc.Close()); err != nil {
 		return nil, err
 	}
-	if _, err := pieces.Verify(f.statements[index], data); err != nil {
+	if _, err := pieces.Verify(f.statements[at], data); err != nil {
 		return nil, &spoiledPiece{f.blob, index, err}
 	}
 	s.kept, s.bytes = append(s.kept, soundPiece{f.blob, index, data}), s.bytes+cap(data)

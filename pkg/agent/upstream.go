@@ -19,6 +19,7 @@ type upstream struct {
 	job     *job
 	outline *pieces.Outline
 	deltas  deltas
+	repeats *repeats                    // nil: its files have nothing in common
 	caller  *Rights                     // of the job; may be nil
 	files   map[pieces.Blob]pieces.File // one file for each blob; any will do
 	came    func(n int64)               // told how many bytes came
@@ -28,13 +29,13 @@ type upstream struct {
 }
 
 // upstreamFor returns nil when the Hub can't be asked for these blobs.
-func (a *Agent) upstreamFor(j *job, l listing, ds deltas) *upstream {
+func (a *Agent) upstreamFor(j *job, l listing, ds deltas, rs *repeats) *upstream {
 	if a.opt.Hub == nil || l.seeded {
 		return nil
 	}
 	shared := a.shareCount(j, l.outline.Commit)
 	u := &upstream{
-		agent: a, job: j, outline: l.outline, deltas: ds, caller: j.caller,
+		agent: a, job: j, outline: l.outline, deltas: ds, repeats: rs, caller: j.caller,
 		files:   make(map[pieces.Blob]pieces.File, len(l.outline.Files)),
 		came:    func(n int64) { a.brought.Add(n); shared.Add(n) },
 		sources: map[*Rights]seeder.Source{},
@@ -56,6 +57,19 @@ func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b piece
 			progress(n)
 		}
 	})
+}
+
+// Behind names the pieces that an extent is better fetched after: they have bytes of
+// it.
+func (u *upstream) Behind(e pieces.Extent) []pieces.Span { return u.repeats.behind(e) }
+
+// delta says what of bytes of a blob is here: in files that were here before or,
+// when these have nothing of the blob, in what has come of the job's others.
+func (u *upstream) delta(ctx context.Context, b pieces.Blob, off, n int64) *layout.Delta {
+	if d := u.deltas[b]; d != nil {
+		return d
+	}
+	return u.repeats.delta(ctx, layout.Place{Blob: b, Span: layout.Span{Off: off, N: n}})
 }
 
 // Open implements seeder.Source, and notes in the job which host the bytes come
@@ -83,8 +97,7 @@ func (u *upstream) source(r *Rights) seeder.Source {
 	if s == nil {
 		s = &plain{r.Hub, u.outline, u.files}
 		if r.Source != nil {
-			s = r.Source(Opening{Outline: u.outline, Plain: s, Doubt: u.agent.opt.Swarm.Doubt,
-				Delta: func(b pieces.Blob) *layout.Delta { return u.deltas[b] }})
+			s = r.Source(Opening{Outline: u.outline, Plain: s, Doubt: u.agent.opt.Swarm.Doubt, Delta: u.delta})
 		}
 		u.sources[r] = s
 	}

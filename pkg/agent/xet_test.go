@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -205,6 +206,39 @@ func TestXetDelta(t *testing.T) {
 			t.Errorf("the store sent %d bytes, plain HTTP %d", s.StoredBytes, s.BodyBytes)
 		} else {
 			t.Logf("the store sent %.2f %% of %d bytes", 100*float64(s.StoredBytes)/float64(len(second)), len(second))
+		}
+	})
+}
+
+// duplicates are files that the store has the chunks of in common: one with
+// another header, one that is put together from parts of the first and new bytes,
+// one that has a run of its own bytes twice.
+func duplicates(n int) []hubtest.File {
+	noise := func(seed byte, n int) []byte {
+		b := make([]byte, n)
+		rand.NewChaCha8([32]byte{seed}).Read(b)
+		return b
+	}
+	a, fresh := noise(1, n), noise(2, n/4)
+	return []hubtest.File{
+		{Path: "a.safetensors", Content: hubtest.Bytes(a)},
+		{Path: "b.safetensors", Content: hubtest.Bytes(slices.Concat(noise(3, 12345), a[4321:]))},
+		{Path: "c.safetensors", Content: hubtest.Bytes(slices.Concat(a[n/8:n/2], fresh, a[n*5/8:n*3/4]))},
+		{Path: "d.safetensors", Content: hubtest.Bytes(slices.Concat(noise(4, n/2), a[:n/8], noise(4, n/2)))},
+	}
+}
+
+// Chunks that several files of a snapshot have leave the store once, whichever
+// members fetch the files.
+func TestXetDuplicatesOneCopy(t *testing.T) {
+	inRoomWith(t, 4, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, retries: -1}, func(t *testing.T, r *room) {
+		commit := r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: duplicates(20 << 20)})
+		r.allGet(commit)
+		s, stored := r.hub.Stats(), r.hub.Stored("org/m", string(commit))
+		ratio := float64(s.StoredBytes) / float64(stored)
+		t.Logf("the store sent %d bytes of %d: %.4f; calls %v", s.StoredBytes, stored, ratio, s.Calls)
+		if ratio > 1.01 || s.BodyBytes > 0 {
+			t.Errorf("the store sent %d bytes of %d, %d came by plain HTTP", s.StoredBytes, stored, s.BodyBytes)
 		}
 	})
 }

@@ -228,9 +228,9 @@ func (p *plan) without() *plan {
 const (
 	// mostAlone is how many sections of one extent may have questions of their own.
 	mostAlone = 64
-	// mostWaste is how many chunks may be read and not used before that is done: two
-	// megabytes.
-	mostWaste = 32
+	// mostWaste is how many chunks may be read and not used before that is done: they
+	// take as long as the question.
+	mostWaste = 4
 )
 
 // wasteful tells whether reading the ranges up to the last chunk that is needed

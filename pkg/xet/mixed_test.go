@@ -2,6 +2,7 @@ package xet_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -77,7 +78,7 @@ func whole(r io.ReaderAt) io.ReaderAt { return r }
 // read reads through a source and returns what came before an error.
 func (w *deltaWorld) read(off, n int64) (copied int64, err error) {
 	w.t.Helper()
-	s := w.client.NewSource(xet.SourceOptions{Outline: w.outline, Plain: w, Delta: func(pieces.Blob) *layout.Delta { return w.delta }})
+	s := w.client.NewSource(xet.SourceOptions{Outline: w.outline, Plain: w, Delta: func(context.Context, pieces.Blob, int64, int64) *layout.Delta { return w.delta }})
 	rc, err := s.Open(w.t.Context(), w.blob, off, n)
 	if err != nil {
 		return 0, err

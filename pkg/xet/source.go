@@ -25,9 +25,9 @@ type SourceOptions struct {
 	Plain   Plain
 	// Only never opens by plain HTTP what the store has.
 	Only bool
-	// Delta says what of a blob is here in other files: it is copied. What is copied
-	// can turn out wrong only with the whole. nil says nothing.
-	Delta func(b pieces.Blob) *layout.Delta
+	// Delta says what of bytes of a blob is here in other files, at this time: it is
+	// copied. What is copied can turn out wrong only with the whole. nil says nothing.
+	Delta func(ctx context.Context, b pieces.Blob, off, n int64) *layout.Delta
 	// Doubt is told of pieces that were handed out before the xorb or the file
 	// that they are of turned out to be wrong. It must not block; nil ignores.
 	Doubt func(b pieces.Blob, indexes []int)
@@ -65,7 +65,7 @@ type blobState struct {
 // NewSource returns a Source. It starts nothing.
 func (c *Client) NewSource(o SourceOptions) *Source {
 	if o.Delta == nil {
-		o.Delta = func(pieces.Blob) *layout.Delta { return nil }
+		o.Delta = func(context.Context, pieces.Blob, int64, int64) *layout.Delta { return nil }
 	}
 	s := &Source{client: c, o: o, files: make(map[pieces.Blob]pieces.File), ledger: newLedger(c.log), blobs: make(map[pieces.Blob]*blobState)}
 	for _, f := range o.Outline.Files {
@@ -131,7 +131,7 @@ func (s *Source) open(ctx context.Context, f pieces.File, off, n int64) (io.Read
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.client.newMixed(ctx, file, off, n, s.o.Delta(f.Blob), func(c chunk) error { return s.seen(f.Blob, file.Name, c) })
+	m, err := s.client.newMixed(ctx, file, off, n, s.o.Delta(ctx, f.Blob, off, n), func(c chunk) error { return s.seen(f.Blob, file.Name, c) })
 	if err != nil {
 		return nil, err
 	}

@@ -64,6 +64,7 @@ var samples = map[string][4]string{
 	"socket":         {"/s1", "/s2", "/s3", "/s1"},
 	"gateway":        {"127.0.0.1:1", "off", "localhost:3", "127.0.0.1:1"},
 	"gateway-open":   {"org/a,datasets/b", "*", "[org/c]", "org/a,datasets/b"},
+	"gateway-xet":    {"huge", "all", "off", "huge"},
 	"upload-limit":   {"1kB", "2MiB", "3000", "1000"},
 	"download-limit": {"1kB", "2MiB", "3000", "1000"},
 	"upstream-limit": {"1kB", "2MiB", "3000", "1000"},

@@ -34,7 +34,7 @@ func (s *settings) patient(ctx context.Context) *doctor.Env {
 func (s *settings) examined() doctor.Settings {
 	file, named := s.tokenFile()
 	return doctor.Settings{
-		Endpoint: s.HubEndpoint, AsksHub: s.asksHub(), Gateway: s.gatewayAddr(),
+		Endpoint: s.HubEndpoint, AsksHub: s.asksHub(), Gateway: s.gatewayAddr(), GatewayXet: s.GatewayXet != offerOff,
 		HubCache: s.HubCache, ClientCache: s.clientCache(), StateDir: s.StateDir,
 		TokenFile: file, TokenNamed: named, KeyFile: s.SwarmKeyFile, Insecure: s.Insecure,
 		BindIP: s.Bind, GossipPort: s.GossipPort, SwarmPort: s.SwarmPort, Join: s.Join,
@@ -65,7 +65,8 @@ func (s *settings) askAgent(ctx context.Context, e *doctor.Env) (pid int) {
 		e.AgentErr = err
 		return 0
 	}
-	e.Endpoint, e.AsksHub, e.Gateway = st.Endpoint, st.Upstream && !st.Offline, st.Gateway
+	e.Endpoint, e.AsksHub = st.Endpoint, st.Upstream && !st.Offline
+	e.Gateway, e.GatewayXet = st.Gateway, st.GatewayXet
 	e.HubCache, e.StateDir = st.HubCache, st.StateDir
 	e.Agent = &doctor.Agent{Version: st.Version, SwarmKey: st.SwarmKey, JoinFault: st.JoinFault}
 	for _, m := range peers {

@@ -51,7 +51,10 @@ func (p *program) envCmd() *cobra.Command {
 }
 
 // face is what clients have to know of a node.
-type face struct{ gateway, hubCache string }
+type face struct {
+	gateway, hubCache string
+	xet               bool // the gateway serves Xet too
+}
 
 // faceOf asks the agent; when there is none, what it would use is the answer.
 func (p *program) faceOf(ctx context.Context, s *settings) (face, error) {
@@ -60,10 +63,10 @@ func (p *program) faceOf(ctx context.Context, s *settings) (face, error) {
 	st, err := s.client().Status(ctx)
 	switch {
 	case err == nil:
-		return face{st.Gateway, st.HubCache}, nil
+		return face{st.Gateway, st.HubCache, st.GatewayXet}, nil
 	case classify(err) == agent.NoAgent:
 		fmt.Fprintf(p.stderr, "p2pagent: %s; printing what the settings say\n", clean(err.Error()))
-		return face{s.gatewayAddr(), s.HubCache}, nil
+		return face{s.gatewayAddr(), s.HubCache, s.GatewayXet != offerOff}, nil
 	}
 	return face{}, err
 }
@@ -76,7 +79,7 @@ type variable struct {
 
 // clientVariables returns the variables in the order in which they are printed.
 // The timeouts leave the gateway time to begin a file that is on its way; Xet is
-// off because its bytes would not come from the gateway.
+// off unless its bytes come from the gateway.
 func (s *settings) clientVariables(f face, offline bool) ([]variable, error) {
 	cache := variable{"HF_HUB_CACHE", f.hubCache}
 	if offline {
@@ -91,9 +94,11 @@ func (s *settings) clientVariables(f face, offline bool) ([]variable, error) {
 	out := []variable{
 		{"HF_ENDPOINT", "http://" + f.gateway},
 		{"NO_PROXY", direct}, {"no_proxy", direct}, // where both are set, some clients read only one
-		{"HF_HUB_DISABLE_XET", "1"}, {"HF_HUB_DISABLE_TELEMETRY", "1"},
-		{"HF_HUB_ETAG_TIMEOUT", "30"}, {"HF_HUB_DOWNLOAD_TIMEOUT", "60"},
 	}
+	if !f.xet {
+		out = append(out, variable{"HF_HUB_DISABLE_XET", "1"})
+	}
+	out = append(out, variable{"HF_HUB_DISABLE_TELEMETRY", "1"}, variable{"HF_HUB_ETAG_TIMEOUT", "30"}, variable{"HF_HUB_DOWNLOAD_TIMEOUT", "60"})
 	if !s.foundByDefault(f.hubCache) {
 		out = append(out, cache)
 	}

@@ -69,19 +69,21 @@ func TestClientVariables(t *testing.T) {
 		noProxy  string
 		code     int
 	}{
-		{name: "default cache", env: map[string]string{"HOME": "/h"}, face: face{"127.0.0.1:8090", "/h/.cache/huggingface/hub"},
+		{name: "default cache", env: map[string]string{"HOME": "/h"}, face: face{gateway: "127.0.0.1:8090", hubCache: "/h/.cache/huggingface/hub"},
 			want: usual, endpoint: "http://127.0.0.1:8090", noProxy: "127.0.0.1,localhost"},
-		{name: "another cache", env: map[string]string{"HOME": "/h"}, face: face{"127.0.0.1:9", "/data/hub"},
+		{name: "another cache", env: map[string]string{"HOME": "/h"}, face: face{gateway: "127.0.0.1:9", hubCache: "/data/hub"},
 			want: append(slices.Clone(usual), "HF_HUB_CACHE"), endpoint: "http://127.0.0.1:9", noProxy: "127.0.0.1,localhost"},
-		{name: "here the default, elsewhere not", env: map[string]string{"HOME": "/h", "HF_HOME": "/data"}, face: face{"127.0.0.1:9", "/data/hub"},
+		{name: "here the default, elsewhere not", env: map[string]string{"HOME": "/h", "HF_HOME": "/data"}, face: face{gateway: "127.0.0.1:9", hubCache: "/data/hub"},
 			want: append(slices.Clone(usual), "HF_HUB_CACHE"), endpoint: "http://127.0.0.1:9", noProxy: "127.0.0.1,localhost"},
-		{name: "elsewhere the default, here not", env: map[string]string{"HOME": "/h", "HF_HUB_CACHE": "/x"}, face: face{"127.0.0.1:9", "/h/.cache/huggingface/hub"},
+		{name: "elsewhere the default, here not", env: map[string]string{"HOME": "/h", "HF_HUB_CACHE": "/x"}, face: face{gateway: "127.0.0.1:9", hubCache: "/h/.cache/huggingface/hub"},
 			want: append(slices.Clone(usual), "HF_HUB_CACHE"), endpoint: "http://127.0.0.1:9", noProxy: "127.0.0.1,localhost"},
-		{name: "IPv6", env: map[string]string{"HOME": "/h", "NO_PROXY": "a, .b"}, face: face{"[::1]:8090", "/h/.cache/huggingface/hub"},
+		{name: "IPv6", env: map[string]string{"HOME": "/h", "NO_PROXY": "a, .b"}, face: face{gateway: "[::1]:8090", hubCache: "/h/.cache/huggingface/hub"},
 			want: usual, endpoint: "http://[::1]:8090", noProxy: "a,.b,127.0.0.1,localhost,::1"},
-		{name: "offline", env: map[string]string{"HOME": "/h"}, face: face{"", "/h/.cache/huggingface/hub"}, offline: true, want: []string{"HF_HUB_OFFLINE", "HF_HUB_CACHE"}},
-		{name: "no gateway", face: face{"", "/c"}, code: 1},
-		{name: "any port", face: face{"127.0.0.1:0", "/c"}, code: 1},
+		{name: "with Xet", env: map[string]string{"HOME": "/h"}, face: face{"127.0.0.1:8090", "/h/.cache/huggingface/hub", true},
+			want: slices.Delete(slices.Clone(usual), 3, 4), endpoint: "http://127.0.0.1:8090", noProxy: "127.0.0.1,localhost"},
+		{name: "offline", env: map[string]string{"HOME": "/h"}, face: face{gateway: "", hubCache: "/h/.cache/huggingface/hub"}, offline: true, want: []string{"HF_HUB_OFFLINE", "HF_HUB_CACHE"}},
+		{name: "no gateway", face: face{gateway: "", hubCache: "/c"}, code: 1},
+		{name: "any port", face: face{gateway: "127.0.0.1:0", hubCache: "/c"}, code: 1},
 	} {
 		get := func(name string) (string, bool) { v, ok := c.env[name]; return v, ok }
 		s := &settings{env: get}

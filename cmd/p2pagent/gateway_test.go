@@ -320,7 +320,7 @@ func TestGatewaySettings(t *testing.T) {
 		env  map[string]string
 		good bool
 	}{
-		{[]string{"--gateway", "nonsense"}, nil, false}, {[]string{"--gateway", "127.0.0.1:http"}, nil, false}, {[]string{"--gateway-open", "a/b/c/d"}, nil, false},
+		{[]string{"--gateway", "nonsense"}, nil, false}, {[]string{"--gateway", "127.0.0.1:http"}, nil, false}, {[]string{"--gateway-open", "a/b/c/d"}, nil, false}, {[]string{"--gateway-xet", "huge"}, nil, true},
 		{[]string{"--gateway", ""}, nil, true}, {[]string{"--gateway-open", "org/a,datasets/b"}, nil, true}, {[]string{"--gateway-open", "*"}, nil, true},
 		{nil, self, false}, {[]string{"--gateway", "0.0.0.0:8090"}, self, false}, {[]string{"--hub-endpoint", "http://127.0.0.1:8090"}, nil, false},
 		{[]string{"--gateway", "off"}, self, true}, {[]string{"--gateway", "127.0.0.1:1234"}, self, true}, {[]string{"--upstream=false"}, self, true},

@@ -17,7 +17,10 @@ import (
 )
 
 // gatewayNode makes an agent what a gateway stands in front of.
-type gatewayNode struct{ agent *agent.Agent }
+type gatewayNode struct {
+	agent *agent.Agent
+	cache *cachefs.Cache
+}
 
 var (
 	_ gateway.Node     = gatewayNode{}
@@ -37,6 +40,8 @@ func (n gatewayNode) Refs(ctx context.Context, repo pieces.Repo, token string) (
 	refs, err := n.agent.Refs(ctx, repo, token)
 	return refs, refusal(err)
 }
+
+func (n gatewayNode) TakenBack() uint64 { return n.cache.TakenBack() }
 
 type gatewaySnapshot struct {
 	view  *agent.View
@@ -166,10 +171,14 @@ func (m *member) serveGateway(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	g := gateway.New(gateway.Options{
-		Node: gatewayNode{m.agent}, Everyone: repos, EveryRepo: every, Host: host, Logger: m.log.With("part", "gateway"),
+		Node: gatewayNode{m.agent, m.cache}, Everyone: repos, EveryRepo: every, Xet: xetOffers[m.settings.GatewayXet],
+		Host: host, Logger: m.log.With("part", "gateway"),
 	})
 	return g.Serve(ctx, l)
 }
+
+// xetOffers are the words of --gateway-xet.
+var xetOffers = map[offerValue]gateway.XetOffer{offerOff: gateway.NoXet, offerHuge: gateway.XetHuge, offerAll: gateway.XetAll}
 
 // openRepos reads --gateway-open.
 func openRepos(list []string) (repos []pieces.Repo, every bool, err error) {

@@ -115,7 +115,7 @@ func (m *member) about(key swarm.Key) func() agent.About {
 		self := m.members.Self()
 		return agent.About{
 			Version: versionText(), PID: os.Getpid(), Name: self.Name, PeerID: self.Peer.String(),
-			HubCache: s.HubCache, StateDir: s.StateDir, Endpoint: s.HubEndpoint, Gateway: m.gateway,
+			HubCache: s.HubCache, StateDir: s.StateDir, Endpoint: s.HubEndpoint, Gateway: m.gateway, GatewayXet: m.gateway != "" && s.GatewayXet != offerOff,
 			Upstream: s.Upstream, Offline: s.Offline, SwarmKey: key.Fingerprint(), Free: freeBytes(s.HubCache),
 			JoinFault: faultText(m.members.JoinError()), Refused: refusals(m.members.Refused()),
 		}

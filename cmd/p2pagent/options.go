@@ -31,6 +31,7 @@ type options struct {
 	Socket       string
 	Gateway      string
 	GatewayOpen  listValue
+	GatewayXet   offerValue
 	MetricsAddr  string
 	LogFormat    logFormat
 
@@ -55,7 +56,7 @@ const (
 // others: see fill.
 func (o *options) define(fs *pflag.FlagSet) {
 	o.JoinTimeout = spanValue(defaultJoinTimeout)
-	o.Xet = xetAuto
+	o.Xet, o.GatewayXet = xetAuto, offerOff
 	fs.StringVar(&o.Config, "config", "", "read settings from this YAML `file`")
 	fs.StringVar(&o.StateDir, "state-dir", "", "`folder` for pieces under way, journal and identity;\noutside the hub cache, on its filesystem")
 	fs.StringVar(&o.HubCache, "hub-cache", "", "the cache `folder` that Hub clients read (HF_HUB_CACHE)")
@@ -76,6 +77,7 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
 	fs.StringVar(&o.Gateway, "gateway", defaultGateway, "`address` that Hub clients on this node use as the Hub\n(HF_ENDPOINT); port 0 takes any, off or an empty one none")
 	fs.Var(&o.GatewayOpen, "gateway-open", "gated or private `repositories` that the gateway serves to\neverybody on this node; * for all")
+	fs.Var(&o.GatewayXet, "gateway-xet", "files that the gateway serves to hf_xet, out of the swarm: off;\nhuge, those over 50 GB; all. Others go by plain HTTP")
 	fs.StringVar(&o.MetricsAddr, "metrics-addr", "", "`host:port` of a page to look at, /metrics, /livez\nand /readyz, such as 127.0.0.1:9464; off when empty")
 	o.LogFormat = logAuto
 	fs.Var(&o.LogFormat, "log-format", "`auto|text|json`: how the agent logs; auto is text on a\nterminal, else json")

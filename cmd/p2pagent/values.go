@@ -158,6 +158,20 @@ func (v *xetValue) Set(s string) error { return choose(v, s, xetAuto, xetOff, xe
 func (v *xetValue) String() string { return string(*v) }
 func (v *xetValue) Type() string   { return "choice" }
 
+// offerValue says which files the gateway offers as Xet.
+type offerValue string
+
+const (
+	offerOff  offerValue = "off"
+	offerHuge offerValue = "huge"
+	offerAll  offerValue = "all"
+)
+
+func (v *offerValue) Set(s string) error { return choose(v, s, offerOff, offerHuge, offerAll) }
+
+func (v *offerValue) String() string { return string(*v) }
+func (v *offerValue) Type() string   { return "choice" }
+
 // logFormat is how the agent logs.
 type logFormat string
 

@@ -110,6 +110,8 @@ func TestChecks(t *testing.T) {
 		{"hf_transfer off", map[string]string{"HF_HUB_ENABLE_HF_TRANSFER": "0"}, nil, "variables", OK, "", ""},
 		{"gateway", with(), nil, "variables", OK, "", ""},
 		{"xet", with("HF_HUB_DISABLE_XET", ""), nil, "variables", Warn, "Xet", "HF_HUB_DISABLE_XET=1"},
+		{"xet from the gateway", with("HF_HUB_DISABLE_XET", ""), func(e *Env) { e.GatewayXet = true }, "variables", OK, "", ""},
+		{"no xet from the gateway", with(), func(e *Env) { e.GatewayXet = true }, "variables", Warn, "50 GB", "unset HF_HUB_DISABLE_XET"},
 		{"offline and the gateway", with("HF_HUB_OFFLINE", "YES"), nil, "variables", Warn, "never ask", "unset HF_ENDPOINT"},
 		{"impatient", with("HF_HUB_ETAG_TIMEOUT", "3", "HF_HUB_DOWNLOAD_TIMEOUT", "5"), nil, "variables", Warn, "HF_HUB_ETAG_TIMEOUT=3", "HF_HUB_DOWNLOAD_TIMEOUT=60"},
 		{"patient", with("HF_HUB_ETAG_TIMEOUT", "30", "HF_HUB_DOWNLOAD_TIMEOUT", "0"), nil, "variables", OK, "", ""},

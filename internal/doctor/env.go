@@ -23,6 +23,7 @@ type Settings struct {
 	Endpoint    string // URL of the Hub
 	AsksHub     bool
 	Gateway     string // host:port, "" for none
+	GatewayXet  bool   // it serves files as Xet too
 	HubCache    string
 	ClientCache string // where a client with this environment looks, "" when it can't be told
 	StateDir    string

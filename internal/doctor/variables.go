@@ -87,8 +87,11 @@ var variableRules = []func(e *Env) (seen, do string){
 		return "HF_HUB_ENABLE_HF_TRANSFER is on: its downloads have no timeout", "unset HF_HUB_ENABLE_HF_TRANSFER"
 	},
 	func(e *Env) (string, string) {
-		if !e.clientsUseGateway() || e.on("HF_HUB_DISABLE_XET") {
+		switch off := e.on("HF_HUB_DISABLE_XET"); {
+		case !e.clientsUseGateway() || off != e.GatewayXet:
 			return "", ""
+		case off:
+			return "HF_HUB_DISABLE_XET is set: clients leave what the gateway serves as Xet, and Python's does not take files over 50 GB otherwise", "unset HF_HUB_DISABLE_XET"
 		}
 		return "HF_HUB_DISABLE_XET is not set: Xet bytes do not come from the gateway", "set HF_HUB_DISABLE_XET=1"
 	},

@@ -21,10 +21,12 @@ type About struct {
 	StateDir string `json:"state_dir"`
 	Endpoint string `json:"endpoint"`
 	Gateway  string `json:"gateway,omitempty"` // host:port where Hub clients find this node
-	Upstream bool   `json:"upstream"`          // may fetch from the Hub
-	Offline  bool   `json:"offline"`
-	SwarmKey string `json:"swarm_key"` // its fingerprint
-	Free     int64  `json:"free"`      // bytes that fit on the disk
+	// GatewayXet tells that it serves files as Xet too.
+	GatewayXet bool   `json:"gateway_xet,omitempty"`
+	Upstream   bool   `json:"upstream"` // may fetch from the Hub
+	Offline    bool   `json:"offline"`
+	SwarmKey   string `json:"swarm_key"` // its fingerprint
+	Free       int64  `json:"free"`      // bytes that fit on the disk
 
 	JoinFault string    `json:"join_fault,omitempty"` // why no member was joined
 	Refused   []Refusal `json:"refused,omitempty"`    // strangers that were not let in

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"p2pagent/internal/durable"
 	"p2pagent/pkg/pieces"
@@ -50,6 +51,7 @@ type Cache struct {
 	warm       chan *partial     // blobs whose next pieces are there to be hashed
 	shown      statementCache    // of whole blobs
 	bells      bells             // rung when something of a blob is here
+	takenBack  atomic.Uint64     // pieces that were un-held
 
 	mu       sync.Mutex // guards the fields below; never held across I/O
 	partials map[pieces.Blob]*partial

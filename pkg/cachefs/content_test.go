@@ -130,6 +130,9 @@ func TestContentSpoiled(t *testing.T) {
 				if err := errors.Join(c.Forget(f.Blob, func(pieces.Statement) bool { return true }), then(c, f.Blob, all)); err != nil {
 					t.Fatal(err)
 				}
+				if n := c.TakenBack(); n != 1 {
+					t.Errorf("%d pieces taken back", n)
+				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				if _, err := old.Await(ctx, 0); name != "nothing" && !errors.Is(err, ErrSpoiled) {

@@ -119,7 +119,7 @@ func (c *Cache) flush(ctx context.Context, p *partial) error {
 	}
 	if err := h.file.SyncData(); err != nil {
 		h.release()
-		p.drop(batch)
+		c.takeBack(p, batch)
 		return c.diskError(0, err, "sync pieces of %s", p.blob)
 	}
 	if err := c.journal(p, batch, hashed); err != nil {

@@ -116,13 +116,24 @@ func (c *Cache) forget(p *partial, drop func(pieces.Statement) bool) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	p.drop(gone)
+	c.takeBack(p, gone)
 	c.bells.ring(p.blob) // readers must hear of it
 	if !p.journalled() || p.isOver() {
 		return nil
 	}
 	return c.rewriteJournal(p)
 }
+
+// takeBack un-holds pieces, whose bytes may have been read.
+func (c *Cache) takeBack(p *partial, indexes []int) {
+	p.drop(indexes)
+	c.takenBack.Add(uint64(len(indexes)))
+}
+
+// TakenBack counts the pieces, of all blobs, that were held and are not any more
+// because they were wrong or could not be synced. Who reads a blob by one Content
+// learns it from there; who reads it in parts compares this.
+func (c *Cache) TakenBack() uint64 { return c.takenBack.Load() }
 
 // rewriteJournal replaces the journal by one of the pieces that are held and
 // synced. The caller holds p.flushing.

@@ -28,6 +28,8 @@ const (
 	NoSpace          Code = "NoSpace"
 	Failed           Code = "Failed"
 	Busy             Code = "Busy"
+	Expired          Code = "Expired" // an address: clients ask for another
+	Spoiled          Code = "Spoiled" // begin anew
 )
 
 // statuses are those that the Hub gives with the code.
@@ -35,7 +37,7 @@ var statuses = map[Code]int{
 	RepoNotFound: http.StatusUnauthorized, RevisionNotFound: http.StatusNotFound, EntryNotFound: http.StatusNotFound,
 	GatedRepo: http.StatusForbidden, Forbidden: http.StatusForbidden, RouteNotFound: http.StatusNotFound,
 	Unauthorized: http.StatusUnauthorized, NoSpace: http.StatusInsufficientStorage, Failed: http.StatusInternalServerError,
-	Busy: http.StatusTooManyRequests,
+	Busy: http.StatusTooManyRequests, Expired: http.StatusForbidden, Spoiled: http.StatusGone,
 }
 
 // Refusal is an answer that is no success.

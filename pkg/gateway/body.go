@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"p2pagent/internal/minicas"
 	"p2pagent/pkg/pieces"
 )
 
@@ -24,7 +25,7 @@ const (
 type body struct {
 	sized   // where the client reads
 	ctx     context.Context
-	content Content
+	content minicas.Source
 	flush   func() error
 	ready   int64 // verified up to here
 	end     int64 // of what the response sends

@@ -63,11 +63,11 @@ func tokenOf(r *http.Request) string {
 // allow returns why the caller may not read the commit, or nil. The Hub is asked
 // once for all requests of a caller that come at the same time, and goes on being
 // asked when one of them leaves.
-func (g *Gateway) allow(ctx context.Context, s Snapshot, r *http.Request) error {
+func (g *Gateway) allow(ctx context.Context, s Snapshot, token string) error {
 	if s.Open() || g.everyone(s.Outline().Repo) {
 		return nil
 	}
-	who := g.callers.name(tokenOf(r), s.Outline())
+	who := g.callers.name(token, s.Outline())
 	if v, ok := g.callers.recall(who); ok {
 		return v.result()
 	}

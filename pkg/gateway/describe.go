@@ -56,6 +56,7 @@ type row struct {
 	Size       int64       `json:"size"`
 	Path       string      `json:"path"`
 	LFS        *lfs        `json:"lfs,omitempty"`
+	XetHash    string      `json:"xetHash,omitempty"`
 	LastCommit *lastCommit `json:"lastCommit,omitempty"`
 }
 
@@ -99,20 +100,30 @@ func lfsOf(f pieces.File, inInfo bool) *lfs {
 }
 
 // lister makes rows; expand adds the commit.
-type lister struct{ last *lastCommit }
+type lister struct {
+	last *lastCommit
+	xet  XetOffer
+}
 
-func newLister(o *pieces.Outline, expand bool) lister {
-	if !expand {
-		return lister{}
+func (g *Gateway) lister(o *pieces.Outline, expand bool) lister {
+	l := lister{xet: g.o.Xet}
+	if expand {
+		l.last = &lastCommit{ID: string(o.Commit), Date: unknownTime}
 	}
-	return lister{&lastCommit{ID: string(o.Commit), Date: unknownTime}}
+	return l
 }
 
 func (l lister) file(f pieces.File) row {
-	return row{"file", f.OID.String(), f.Blob.Size, f.Path, lfsOf(f, false), l.last}
+	r := row{Type: "file", OID: f.OID.String(), Size: f.Blob.Size, Path: f.Path, LFS: lfsOf(f, false), LastCommit: l.last}
+	if l.xet.covers(f) {
+		r.XetHash = f.Xet.String()
+	}
+	return r
 }
 
-func (l lister) folder(path string) row { return row{"directory", noTree, 0, path, nil, l.last} }
+func (l lister) folder(path string) row {
+	return row{Type: "directory", OID: noTree, Path: path, LastCommit: l.last}
+}
 
 // rows yields what is below a folder, "" for all: a folder before what is in it.
 func (l lister) rows(files []pieces.File, below string, recursive bool, yield func(row)) {
@@ -144,9 +155,9 @@ func (l lister) rows(files []pieces.File, below string, recursive bool, yield fu
 
 // tree lists a folder in one page, whatever its length: some clients don't turn
 // pages.
-func tree(w http.ResponseWriter, r *http.Request, o *pieces.Outline, path string) {
+func (g *Gateway) tree(w http.ResponseWriter, r *http.Request, o *pieces.Outline, path string) {
 	query := r.URL.Query()
-	l, recursive := newLister(o, truth(query.Get("expand"))), truth(query.Get("recursive"))
+	l, recursive := g.lister(o, truth(query.Get("expand"))), truth(query.Get("recursive"))
 	if path != "" && !below(o.Files, path) {
 		refuse(w, entryNotFound(o, path))
 		return
@@ -174,13 +185,13 @@ const maxPathsBody = 4 << 20
 
 // paths describes the paths that are asked for. Python sends a form, JavaScript
 // JSON. One that is not there is left out.
-func paths(w http.ResponseWriter, r *http.Request, s Snapshot) {
+func (g *Gateway) paths(w http.ResponseWriter, r *http.Request, s Snapshot) {
 	asked, expand, err := readPaths(w, r)
 	if err != nil {
 		refuse(w, &Refusal{Code: RouteNotFound, Message: "paths-info: want a form or JSON with paths"})
 		return
 	}
-	l, out := newLister(s.Outline(), expand), []row{}
+	l, out := g.lister(s.Outline(), expand), []row{}
 	for _, path := range asked {
 		if f, ok := s.File(path); ok {
 			out = append(out, l.file(f))

@@ -35,6 +35,10 @@ func (g *Gateway) file(w http.ResponseWriter, r *http.Request, c call, s Snapsho
 		return
 	}
 	h.Set("ETag", strconv.Quote(f.Blob.Digest.String()))
+	if g.o.Xet.covers(f) {
+		h.Set("X-Xet-Hash", f.Xet.String())
+		h.Set("Link", fmt.Sprintf("<%s>; rel=\"xet-auth\"", tokenAddress(r, s.Outline())))
+	}
 	content := s.Read(f)
 	defer content.Close()
 	switch {
@@ -108,13 +112,12 @@ func (s *sized) Seek(off int64, whence int) (int64, error) {
 // get sends the file, or a range of it: from the disk when it is here, else as it
 // lands. Several ranges at once get the whole, as RFC 9110 allows.
 func (g *Gateway) get(w http.ResponseWriter, r *http.Request, f pieces.File, content Content, began time.Time) {
-	select {
-	case g.readers <- struct{}{}:
-		defer func() { <-g.readers }()
-	default:
-		refuse(w, &Refusal{Code: Busy, Message: fmt.Sprintf("%d files are being sent", maxReaders), After: 5 * time.Second})
+	leave, err := g.enter()
+	if err != nil {
+		refuse(w, err)
 		return
 	}
+	defer leave()
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		r.Header.Del("Range")
 	}
@@ -122,9 +125,24 @@ func (g *Gateway) get(w http.ResponseWriter, r *http.Request, f pieces.File, con
 		http.ServeContent(w, r, "", time.Time{}, whole)
 		return
 	}
-	rc := http.NewResponseController(w)
-	b := &body{sized: sized{size: f.Blob.Size}, ctx: r.Context(), content: content, flush: rc.Flush}
-	held := &holding{ResponseWriter: w, body: b, until: began.Add(HeaderWait), refused: func(err error) { g.notYet(w, f, err) }}
+	g.send(w, r, f, &body{sized: sized{size: f.Blob.Size}, content: content}, began.Add(HeaderWait))
+}
+
+// enter takes the place of a reader, until leave gives it back.
+func (g *Gateway) enter() (leave func(), err error) {
+	select {
+	case g.readers <- struct{}{}:
+		return func() { <-g.readers }, nil
+	default:
+		return nil, &Refusal{Code: Busy, Message: fmt.Sprintf("%d files are being sent", maxReaders), After: 5 * time.Second}
+	}
+}
+
+// send sends of a body, which is the file or made of it, what is asked for. The
+// headers wait for its first byte.
+func (g *Gateway) send(w http.ResponseWriter, r *http.Request, f pieces.File, b *body, until time.Time) {
+	b.ctx, b.flush = r.Context(), http.NewResponseController(w).Flush
+	held := &holding{ResponseWriter: w, body: b, until: until, refused: func(err error) { g.notYet(w, f, err) }}
 	http.ServeContent(held, r, "", time.Time{}, b)
 	if held.begun {
 		g.waits.over(f.Blob)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"p2pagent/internal/minicas"
 	"p2pagent/pkg/pieces"
 )
 
@@ -25,6 +26,8 @@ type Node interface {
 	// Refs returns the commits of branches, tags and pull requests, by their whole
 	// names (refs/heads/main).
 	Refs(ctx context.Context, repo pieces.Repo, token string) (map[string]pieces.Commit, error)
+	// TakenBack counts the pieces that turned out wrong after they could be read.
+	TakenBack() uint64
 }
 
 // Snapshot is one commit of a repository, for one caller.
@@ -70,7 +73,8 @@ const (
 	// StepWait is the longest pause in a body that has something to send.
 	StepWait = 3 * time.Second
 
-	apiWait     = time.Minute // clients set no limit for these
+	apiWait     = time.Minute     // clients set no limit for these
+	xorbWait    = 2 * time.Minute // hf_xet waits five minutes for each step, and tries five times
 	readHeader  = 10 * time.Second
 	idleConn    = 2 * time.Minute
 	stopWait    = time.Second
@@ -87,6 +91,9 @@ type Options struct {
 	Everyone []pieces.Repo
 	// EveryRepo does so for all.
 	EveryRepo bool
+	// Xet says which files clients are told to read as if from the Hub's
+	// content-addressed store.
+	Xet XetOffer
 	// Host is a name that requests may call this gateway by, besides localhost and
 	// IP addresses.
 	Host string
@@ -99,6 +106,7 @@ type Gateway struct {
 	o       Options
 	log     *slog.Logger
 	callers *callers
+	mint    *minicas.Mint // nil when nothing is offered as Xet
 	waits   waits
 	readers chan struct{} // one for each file being sent
 }
@@ -108,7 +116,11 @@ func New(o Options) *Gateway {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Gateway{o: o, log: o.Logger, callers: newCallers(), readers: make(chan struct{}, maxReaders)}
+	g := &Gateway{o: o, log: o.Logger, callers: newCallers(), readers: make(chan struct{}, maxReaders)}
+	if o.Xet != NoXet {
+		g.mint = minicas.NewMint()
+	}
+	return g
 }
 
 // everyone tells whether the operator opened the repository.

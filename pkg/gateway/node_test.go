@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,8 @@ type shelf struct {
 	checks   []string // tokens that were shown to the Hub
 	started  []string // paths that were asked to be brought here
 	contents map[string]*landing
+
+	takenBack atomic.Uint64
 }
 
 type snapshot struct {
@@ -122,6 +125,8 @@ func (s *shelf) Look(ctx context.Context, ref pieces.Ref, token string, _ bool) 
 func (s *shelf) Refs(context.Context, pieces.Repo, string) (map[string]pieces.Commit, error) {
 	return s.refs, nil
 }
+
+func (s *shelf) TakenBack() uint64 { return s.takenBack.Load() }
 
 func (s *snapshot) Outline() *pieces.Outline { return s.outline }
 func (s *snapshot) Open() bool               { return !s.secret }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"p2pagent/internal/minicas"
 	"p2pagent/pkg/pieces"
 )
 
@@ -20,6 +21,9 @@ const (
 	routeResolve route = "resolve"  // GET  /R/resolve/X/PATH, /api/resolve-cache/models/R/X/PATH
 	routeRaw     route = "raw"      // GET  /R/raw/X/PATH
 	routeXet     route = "xet"      // GET  /api/models/R/xet-read-token/X
+	routeRecipe1 route = "recipe1"  // GET  /v1/reconstructions/NAME
+	routeRecipe2 route = "recipe2"  // GET  /v2/reconstructions/NAME
+	routeXorb    route = "xorb"     // GET  /xorbs/NAME
 	routeWhoAmI  route = "whoami"   // GET  /api/whoami-v2
 	routeNone    route = "no route" // everything else
 )
@@ -69,6 +73,9 @@ func parse(escaped string) call {
 	case segments[0] == "api":
 		return parseAPI(segments[1:])
 	}
+	if c, ok := parseStore(segments); ok {
+		return c
+	}
 	if kind, ok := kindOf(segments[0]); ok && kind != pieces.Model {
 		if c, ok := parseNamed(kind, segments[1:], fileWords); ok {
 			return c
@@ -98,6 +105,17 @@ func parseAPI(segments []string) call {
 		return call{route: routeInfo, repo: repo, revision: pieces.DefaultRevision}
 	}
 	return call{route: routeNone}
+}
+
+// storeWords come before the name of a file or a xorb in the content-addressed store.
+var storeWords = map[string]route{"v1/reconstructions": routeRecipe1, "v2/reconstructions": routeRecipe2, "xorbs": routeXorb}
+
+// parseStore reads WORDS/NAME. No word of a repository's routes looks like such a
+// name.
+func parseStore(segments []string) (call, bool) {
+	last := len(segments) - 1
+	r, ok := storeWords[strings.Join(segments[:last], "/")]
+	return call{route: r, path: segments[last]}, ok && minicas.IsName(segments[last])
 }
 
 // parseCache reads what the Hub redirects small files to.

@@ -23,13 +23,20 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	if g.mint == nil && c.route.xet() {
+		c.route = routeNone
+	}
 	switch c.route {
-	case routeNone, routeXet:
+	case routeNone:
 		refuse(w, &Refusal{Code: RouteNotFound, Message: "this gateway does not answer " + r.URL.EscapedPath()})
 	case routeWhoAmI:
 		refuse(w, &Refusal{Code: Unauthorized, Message: "this gateway knows nobody by name"})
 	case routeRefs:
 		g.refs(w, r, c)
+	case routeRecipe1, routeRecipe2:
+		g.recipe(w, r, c)
+	case routeXorb:
+		g.xorb(w, r, c)
 	default:
 		g.commit(w, r, c)
 	}
@@ -76,9 +83,11 @@ func (g *Gateway) commit(w http.ResponseWriter, r *http.Request, c call) {
 	case routeInfo:
 		info(w, r, s.Outline())
 	case routeTree:
-		tree(w, r, s.Outline(), c.path)
+		g.tree(w, r, s.Outline(), c.path)
 	case routePaths:
-		paths(w, r, s)
+		g.paths(w, r, s)
+	case routeXet:
+		g.xetToken(w, r, s)
 	case routeAuth:
 		writeJSON(w, http.StatusOK, map[string]string{})
 	default:
@@ -102,7 +111,7 @@ func (g *Gateway) open(r *http.Request, c call) (Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, g.allow(ctx, s, r)
+	return s, g.allow(ctx, s, tokenOf(r))
 }
 
 func (g *Gateway) refs(w http.ResponseWriter, r *http.Request, c call) {

@@ -31,10 +31,10 @@ def check(client, call, state, ok, detail=""):
 
 
 def show():
-    print(f"{'client':20} {'call':25} " + " ".join(f"{s:>9}" for s in STATES))
+    print(f"{'client':26} {'call':25} " + " ".join(f"{s:>9}" for s in STATES))
     for (client, call), states in matrix.items():
         cells = [f"{sum(states[s])}/{len(states[s])}" if s in states else "-" for s in STATES]
-        print(f"{client:20} {call:25} " + " ".join(f"{c:>9}" for c in cells))
+        print(f"{client:26} {call:25} " + " ".join(f"{c:>9}" for c in cells))
 
 
 STATES = ("cold", "warm", "offline")
@@ -43,8 +43,8 @@ STATES = ("cold", "warm", "offline")
 # ---------------------------------------------------------------- the clients
 
 def python_env(agent, home, state, **more):
-    return procs.clean_env(HF_HOME=home, HF_ENDPOINT=agent.gateway, HF_HUB_DISABLE_PROGRESS_BARS="1", HOME=home, TOKENIZERS_PARALLELISM="false", **more,
-                           **({"HF_HUB_OFFLINE": "1"} if state == "offline" else {}))
+    return procs.clean_env(**{"HF_HOME": home, "HF_ENDPOINT": agent.gateway, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HOME": home, "TOKENIZERS_PARALLELISM": "false"} | more
+                           | ({"HF_HUB_OFFLINE": "1"} if state == "offline" else {}))
 
 
 def start_python(agent, home, state, rows, **more):
@@ -97,8 +97,10 @@ def together(agents, hub, rows):
     running = [start_python(a, f"{WORK}/py-{a.name}", "cold", rows, ONLY="snapshots", NO_PROXY="127.0.0.1") for a in agents]
     for a, p in zip(agents, running):
         finish("huggingface_hub x3", "cold", p)
-    stats, want = hub.stats(), repos_of.unique(REPOS, SRC, rows)
-    check("the Hub", "one copy for three", "cold", stats["body_bytes"] == want, f"{stats['body_bytes']} bytes for {want}")
+    stats, small = hub.stats(), repos_of.unique(REPOS, SRC, rows, below=1 << 20)
+    plain, stored = stats["body_bytes"] - stats["stored_bytes"], stats["stored_bytes"]
+    check("the Hub", "one copy for three", "cold", plain == small and 0 < stored <= 1.01 * stats["store_bytes"],
+          f"{plain} bytes of small files for {small}, {stored} of the store for {stats['store_bytes']}")
     check("the Hub", "one listing each", "cold", stats["calls"].get("tree", 0) == len(rows) and stats["calls"].get("info", 0) == len(rows), stats["calls"])
 
 
@@ -111,6 +113,17 @@ def committed(agent, rows):
         check("the agent's cache", "show: complete", "warm", got.get("complete") and got["commit"] == commit, p.stderr or got)
         p = subprocess.run([agent.binary, "verify", ref, "--socket", agent.socket], env=agent.env, capture_output=True, text=True, timeout=60)
         check("the agent's cache", "verify", "warm", p.returncode == 0, p.stderr)
+
+
+# X01: a Hub with a store, and a client with hf_xet.
+# Straight at the Hub the client asks for a token of the store and reads from it. Through the gateway, when the agents have all, nobody does: neither listings nor headers name a Xet hash.
+def xet_hidden(agent, hub, rows):
+    for client, endpoint, state in (("straight at the Hub", hub.url, "cold"), ("huggingface_hub", agent.gateway, "warm")):
+        hub.reset()
+        finish(client, state, start_python(agent, f"{WORK}/py-store-{state}", "cold", rows[1:2], ONLY="snapshots", NO_PROXY="127.0.0.1", HF_ENDPOINT=endpoint))
+        calls = hub.stats()["calls"]
+        asked = [r for r in ("token", "cas", "xorb") if calls.get(r)]
+        check(client, "asks the store" if endpoint == hub.url else "does not ask the store", state, bool(asked) == (endpoint == hub.url), calls)
 
 
 # X02: Xet headers of the Hub.
@@ -136,6 +149,34 @@ def hub_gone(agent, hub, rows):
     finish("without the Hub", "cold", start_python(agent, f"{WORK}/py-gone", "cold", rows, ONLY="snapshots", NO_PROXY="127.0.0.1"))
 
 
+def slow_start():
+    """A Hub of 350 kB/s, an agent and its client, which run beside all the rest."""
+    hub = procs.Hub(BIN, f"{WORK}/slow", {"acme/slow@main": f"{SRC}/slow"})
+    hub.ask("/rate?bytes=350000", "POST")
+    agent = procs.Agent(BIN, f"{WORK}/patient", hub, procs.keygen(BIN, f"{WORK}/key-slow"), gateway=True)
+    return start_python(agent, f"{WORK}/py-slow", "cold", repos_of.expected({"acme/slow@main": "slow"}, SRC, hub), ONLY="slow", NO_PROXY="127.0.0.1")
+
+
+def closed():
+    """A gated and a private repository, on a node without a token and on one that has it, for callers of all kinds."""
+    token, repos = "hf_ofthecaller", {"acme/gated@main": "closed", "acme/private@main": "closed"}
+    flags = ["-token", token, "-gated", "acme/gated", "-private", "acme/private"]
+    with procs.Hub(BIN, f"{WORK}/closed", {ref: f"{SRC}/{folder}" for ref, folder in repos.items()}, flags=flags, token=token) as hub:
+        rows, key = repos_of.expected(repos, SRC, hub), procs.keygen(BIN, f"{WORK}/key-closed")
+        without = procs.Agent(BIN, f"{WORK}/without", hub, key, gateway=True)
+        owner = procs.Agent(BIN, f"{WORK}/owner", hub, key, join=without.gossip, gateway=True, HF_TOKEN=token)
+        hub.reset()
+        for agent, node in ((without, "node without token"), (owner, "node with token")):
+            callers = {"none": {}, "wrong": {"HF_TOKEN": "hf_another"}, "right": {"HF_TOKEN": token}}
+            running = {c: start_python(agent, f"{WORK}/py-{agent.name}-{c}", "cold", rows, ONLY="closed", CALLER=c, NO_PROXY="127.0.0.1", **env) for c, env in callers.items()}
+            for caller, p in running.items():
+                finish(f"{node}, {caller}", "cold", p)
+        stats, want = hub.stats(), repos_of.unique(repos, SRC, rows)
+        check("the Hub", "one copy of closed files", "cold", stats["body_bytes"] == want, f"{stats['body_bytes']} bytes for {want}")
+        for a in (owner, without):
+            a.stop()
+
+
 def shared_cache(agent, rows):
     """A client whose cache is the agent's own."""
     for state in STATES:
@@ -144,7 +185,8 @@ def shared_cache(agent, rows):
 
 def main():
     os.umask(0o022)
-    with procs.Hub(BIN, WORK, {ref: f"{SRC}/{folder}" for ref, folder in REPOS.items()}) as hub:
+    slow = slow_start()
+    with procs.Hub(BIN, WORK, {ref: f"{SRC}/{folder}" for ref, folder in REPOS.items()}, flags=["-xet"]) as hub:
         rows = repos_of.expected(REPOS, SRC, hub)
         key = procs.keygen(BIN, f"{WORK}/key")
         agents = [procs.Agent(BIN, f"{WORK}/one", hub, key, gateway=True)]
@@ -160,12 +202,15 @@ def main():
                 node(agents[1], state, rows)
         if shutil.which("curl"):
             curl(agents[2], "warm", rows)
+        xet_hidden(agents[2], hub, rows)
         xet_headers(agents[2], hub, rows)
         proxied(agents[2], rows)
         shared_cache(agents[2], rows)
         hub_gone(agents[1], hub, rows)
         for a in agents:
             a.stop()
+    closed()
+    finish("huggingface_hub", "cold", slow)
 
 
 def clean():

@@ -8,9 +8,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import huggingface_hub as hf
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 STATE, REPOS = sys.argv[1], json.loads(sys.argv[2])
 OFFLINE = STATE == "offline"
@@ -65,6 +67,31 @@ def snapshots():
             @step("snapshot_download")
             def _(r=r, kind=kind, repo=repo, files=files):
                 same("snapshot_download", hf.snapshot_download(repo, repo_type=kind, revision=r, local_files_only=OFFLINE), files)
+
+
+# G04: a file whose pieces come twelve seconds apart.
+# The client, with its own ten seconds for headers and for each pause in a body, finishes: it is asked to come again before the first byte, and fed between pieces.
+def slow():
+    (_, repo, _, _, files, _), began = REPOS[0], time.monotonic()
+    check("a slow file", constants.HF_HUB_DOWNLOAD_TIMEOUT == 10, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    step("a slow file")(lambda: same("a slow file", hf.snapshot_download(repo), files))
+    check("a slow file", time.monotonic() - began > 20, f"it came in {time.monotonic() - began:.0f} s")
+
+
+# G19: who may read a gated repository and a private one.
+# A caller whose token the Hub accepts gets both; others get the Hub's own refusals, by the client's own names.
+def closed():
+    caller = os.environ["CALLER"]
+    if caller == "right":
+        return snapshots()
+    refusals = {"none": {"acme/gated": GatedRepoError, "acme/private": RepositoryNotFoundError}, "wrong": {"acme/gated": HfHubHTTPError, "acme/private": HfHubHTTPError}}
+    for _, repo, *_ in REPOS:
+        for call, run in (("hf_hub_download", lambda: hf.hf_hub_download(repo, "config.json")), ("repo_info", lambda: hf.HfApi().repo_info(repo))):
+            try:
+                run()
+                check(call, False, f"{repo} for {caller}")
+            except Exception as e:
+                check(call, isinstance(e, refusals[caller][repo]) and e.response.status_code in (401, 403), f"{repo} for {caller}: {type(e).__name__}: {e}")
 
 
 def single():

@@ -86,12 +86,14 @@ def stop_all():
 
 
 class Hub(Process):
-    """repos: {"[datasets/]org/name@revision": folder}"""
+    """repos: {"[datasets/]org/name@revision": folder}; flags are more of hubserver's, token is what commit asks by."""
 
-    def __init__(self, binaries, work, repos, patience=60):
+    def __init__(self, binaries, work, repos, patience=60, flags=(), token=None):
+        os.makedirs(work, exist_ok=True)
+        self.token = token
         port, cdn, control = free_ports(3)
         self.url, self.control = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control}"
-        argv = [f"{binaries}/hubserver", "-listen", f"127.0.0.1:{port}", "-cdn", f"127.0.0.1:{cdn}", "-control", f"127.0.0.1:{control}"]
+        argv = [f"{binaries}/hubserver", "-listen", f"127.0.0.1:{port}", "-cdn", f"127.0.0.1:{cdn}", "-control", f"127.0.0.1:{control}", *flags]
         super().__init__("hubserver", argv + [x for ref, d in repos.items() for x in ("-model", f"{ref}={d}")], clean_env(), f"{work}/hub.log")
         wait("hubserver serves", patience, self.ready)
 
@@ -104,7 +106,8 @@ class Hub(Process):
             return None
 
     def ask(self, path, method="GET", base=None):
-        with urllib.request.urlopen(urllib.request.Request((base or self.control) + path, method=method), timeout=10) as answer:
+        header = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        with urllib.request.urlopen(urllib.request.Request((base or self.control) + path, method=method, headers=header), timeout=10) as answer:
             return json.load(answer)
 
     def stats(self):
@@ -130,13 +133,13 @@ def keygen(binaries, path):
 
 
 class Agent(Process):
-    def __init__(self, binaries, work, hub, key, join=None, home=None, gateway=False):
+    def __init__(self, binaries, work, hub, key, join=None, home=None, gateway=False, **env):
         os.makedirs(work)
         self.binary, self.work, self.home = f"{binaries}/p2pagent", work, home or f"{work}/hf"
         gossip, swarm, door = free_ports(3)
         self.gateway = f"http://127.0.0.1:{door}" if gateway else None
         self.gossip, self.socket = f"127.0.0.1:{gossip}", f"{work}/sock"
-        self.env = clean_env(HF_HOME=self.home, HF_ENDPOINT=hub.url, HOME=work)
+        self.env = clean_env(HF_HOME=self.home, HF_ENDPOINT=hub.url, HOME=work, **env)
         argv = [self.binary, "agent", "--state-dir", f"{work}/state", "--bind", "127.0.0.1", "--gateway", f"127.0.0.1:{door}" if gateway else "off", "--gossip-port", str(gossip), "--swarm-port", str(swarm),
                 "--swarm-key-file", key, "--socket", self.socket, *(["--join", join] if join else [])]
         super().__init__(os.path.basename(work), argv, self.env, f"{work}/log")

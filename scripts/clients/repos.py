@@ -30,6 +30,8 @@ def make(src, wheel):
                          "data/test/part-0.parquet": noise("p0", 9 << 20), "data/empty.csv": b""})
     fill(f"{src}/pipe", {"model_index.json": b'{"_class_name": "X", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}', "unet/config.json": b"{}",
                          "unet/w.bin": noise("unet", 5 << 20), "vae/config.json": b"[]", "vae/w.bin": noise("vae", 1 << 20), "README.md": b"x"})
+    fill(f"{src}/slow", {"config.json": b'{"a": 3}\n', "w.bin": noise("slow", 8 << 20)})
+    fill(f"{src}/closed", {"config.json": b'{"a": 4}\n', "w.bin": noise("closed", 5 << 20)})
     return {"acme/minilm@main": "minilm", "acme/odd@main": "odd", "acme/odd@refs/pr/1": "odd-pr", "acme/odd@v1": "odd-v1", "datasets/acme/rows@main": "data",
             "acme/pipe@main": "pipe"}
 
@@ -53,10 +55,10 @@ def expected(repos, src, hub):
     return out
 
 
-def unique(repos, src, rows):
-    """Bytes of all distinct contents of all repositories."""
+def unique(repos, src, rows, below=1 << 62):
+    """Bytes of all distinct contents of all repositories, of those that are smaller than so many."""
     sizes = {}
     for folder, row in zip(repos.values(), rows):
         for path, sha in row[4].items():
             sizes[sha] = os.path.getsize(f"{src}/{folder}/{path}")
-    return sum(sizes.values())
+    return sum(n for n in sizes.values() if n < below)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 // fill adds the repositories and computes every digest, so that the first
 // request is answered at once. It returns the bytes of all distinct content.
 func fill(hub *hubtest.Server, o options) (int64, error) {
-	f := &filler{hub: hub, known: make(map[string]bool), blobs: make(map[pieces.Blob]bool)}
+	f := &filler{hub: hub, o: o, known: make(map[string]bool), blobs: make(map[pieces.Blob]bool)}
 	for _, spec := range o.models {
 		if err := f.folder(spec); err != nil {
 			return 0, fmt.Errorf("-model %s: %w", spec, err)
@@ -34,6 +35,7 @@ func fill(hub *hubtest.Server, o options) (int64, error) {
 
 type filler struct {
 	hub   *hubtest.Server
+	o     options
 	known map[string]bool // repositories that were added
 	blobs map[pieces.Blob]bool
 }
@@ -56,7 +58,7 @@ func (f *filler) add(ref pieces.Ref, files []hubtest.File) {
 	id := ref.Repo.String()
 	if !f.known[id] {
 		f.known[id] = true
-		f.hub.AddRepo(hubtest.RepoSpec{ID: id})
+		f.hub.AddRepo(hubtest.RepoSpec{ID: id, Gated: slices.Contains(f.o.gated, id), Private: slices.Contains(f.o.private, id)})
 	}
 	branch := ref.Revision
 	if branch != pieces.DefaultRevision {

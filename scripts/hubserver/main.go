@@ -10,7 +10,8 @@
 // be repeated. -xet keeps the large files in a content-addressed store too, at the
 // CDN's address, each chunk once as the Hub does (what -generate makes up repeats
 // itself and is stored in full); the store's compressed bytes lie in a file without
-// a name below TMPDIR. When it serves it prints
+// a name below TMPDIR. -token makes -gated and -private mean something. When it
+// serves it prints
 //
 //	ready endpoint=URL cdn=URL control=URL
 //
@@ -39,6 +40,7 @@ import (
 type options struct {
 	listen, cdn, control string
 	models, generated    list
+	gated, private       list
 	page                 int
 	xet                  bool
 	token                string
@@ -60,6 +62,8 @@ func main() {
 	flag.IntVar(&o.page, "page", 0, "rows of a page of a listing; 0 is the Hub's own 1000")
 	flag.BoolVar(&o.xet, "xet", false, "keep large files in a content-addressed store too; needs -cdn")
 	flag.StringVar(&o.token, "token", "", "the one token that is known; others are refused")
+	flag.Var(&o.gated, "gated", "`org/name` whose files want that token")
+	flag.Var(&o.private, "private", "`org/name` that only that token sees")
 	flag.Parse()
 	if err := run(o, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "hubserver:", err)

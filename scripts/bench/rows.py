@@ -5,6 +5,7 @@ variants into metrics. Add a row by adding it to ROWS."""
 import dataclasses
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -348,7 +349,29 @@ def play_gateway(f, _variant, _caps):
         for who, url in (("gateway", f"{GATEWAY}/{fleet.REPO}/resolve/main/{path}"), ("nginx", f"{NGINX}/{path}")):
             r = curl(node, url)
             rate[who].append(r["size"] / r["total"])
-    return {"first": first, "rate": rate, "nodes": 1, "size": f.size}
+    return {"first": first, "rate": rate, "sendfile": by_sendfile(node, f"{GATEWAY}/{fleet.REPO}/resolve/main/{paths[0]}"), "nodes": 1, "size": f.size}
+
+
+def by_sendfile(node, url):
+    """Downloads a finished file while strace watches the agent; {bytes that the kernel sent from the file, bytes that came}."""
+    pid, out = node.agent_process.pid, f"{node.dir}/strace"
+    strace = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=sendfile", "-o", out, "-p", str(pid)], stdin=subprocess.DEVNULL, stdout=node.log, stderr=node.log)
+    try:
+        fleet.wait("strace has the agent", 10, lambda: traced(pid))
+        came = curl(node, url)["size"]
+    finally:
+        strace.terminate()
+        strace.wait(10)
+    with open(out) as f:
+        return {"sent": sum(int(n) for n in re.findall(r"sendfile.*= (\d+)$", f.read(), re.MULTILINE)), "came": came}
+
+
+def traced(pid):
+    """Whether every thread of the process has a tracer."""
+    def tracer(thread):
+        with open(f"/proc/{pid}/task/{thread}/status") as f:
+            return int(re.search(r"TracerPid:\s+(\d+)", f.read())[1])
+    return all(tracer(t) for t in os.listdir(f"/proc/{pid}/task"))
 
 
 def answers(node, url):
@@ -362,7 +385,9 @@ def judge_gateway(figures):
     r = figures[""]
     ours, theirs = (statistics.median(r["rate"][who]) for who in ("gateway", "nginx"))
     cold, direct = (1000 * statistics.median(r["first"][who]) for who in ("gateway", "hub"))
-    return [Metric("finished files of 128 MiB from the gateway ÷ the same from nginx, medians of 24", "≥ 0.9", f"{ours / theirs:.2f} ({ours / 1e9:.2f} ÷ {theirs / 1e9:.2f} GB/s)", ours >= 0.9 * theirs),
+    sent, came = r["sendfile"]["sent"], r["sendfile"]["came"]
+    return [Metric("bytes of a finished file that leave by sendfile (strace) ÷ bytes that the client gets", "all but the 512 that net/http sends with the header", f"{sent / came:.6f} ({sent} ÷ {came})", came - sent <= 512),
+            Metric("finished files of 128 MiB from the gateway ÷ the same from nginx, medians of 24", "≥ 0.9", f"{ours / theirs:.2f} ({ours / 1e9:.2f} ÷ {theirs / 1e9:.2f} GB/s)", ours >= 0.9 * theirs),
             Metric("first byte of a cold file through the gateway, median of eight", "one piece of 4 MiB more than from the Hub", f"{cold:.0f} ms (straight from the Hub: {direct:.0f} ms)", cold <= direct + 300)]
 
 

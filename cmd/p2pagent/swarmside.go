@@ -22,6 +22,7 @@ var (
 	_ agent.Seeder     = (*seeder.Seeder)(nil)
 	_ agent.Swarm      = (*swarmSide)(nil)
 	_ swarm.Upstream   = agent.Upstream(nil)
+	_ swarm.Local      = agent.Local(nil)
 )
 
 // swarmSide lets the agent use a node: it names members, which the agent shows
@@ -53,9 +54,12 @@ func (s *swarmSide) Fetch(ctx context.Context, t agent.Transfer, report func(age
 	if t.Upstream != nil { // a nil interface must stay one
 		job.Upstream = t.Upstream
 	}
+	if t.Local != nil {
+		job.Local = t.Local
+	}
 	return s.node.Fetch(ctx, job, func(p swarm.Progress) {
 		out := agent.Progress{
-			Upstream: p.Upstream, Arriving: p.Arriving, Peers: make(map[string]int64, len(p.Peers)),
+			Copied: p.Copied, Upstream: p.Upstream, Arriving: p.Arriving, Peers: make(map[string]int64, len(p.Peers)),
 			Missing: p.Pieces - p.Held, Unheld: p.Nobody, Waiting: p.Waiting,
 		}
 		for id, n := range p.Peers {

@@ -37,6 +37,7 @@ var messages = []Message{
 	&Retract{Blob: blob, Indexes: []int{0, 1}},
 	&Inquiry{Topic: "holdings"},
 	&Answer{Value: []byte{0x80}},
+	&PartRequest{Blob: blob, Index: 0, Parts: []Part{{Off: 1, N: 2}, {Off: 3, N: 1}}},
 }
 
 func reader(b []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(b)) }
@@ -51,7 +52,7 @@ func TestEveryMessageComesBack(t *testing.T) {
 			t.Fatalf("%T: %v", m, err)
 		}
 	}
-	for k := kindHello; k <= kindAnswer; k++ {
+	for k := kindHello; k <= kindPartRequest; k++ {
 		if !seen[k] {
 			t.Errorf("type %d is not among the messages of this test", k)
 		}

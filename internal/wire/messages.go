@@ -30,6 +30,7 @@ const (
 	kindRetract
 	kindInquiry
 	kindAnswer
+	kindPartRequest
 )
 
 // Limits on what one message may carry.
@@ -40,6 +41,7 @@ const (
 	MaxRecord     = pieces.MaxOutlineBytes
 	MaxStatements = 512 // in one Offer
 	MaxAnswer     = 64 << 10
+	MaxParts      = 64 // in one PartRequest
 )
 
 // Hello opens a swarm stream in each direction.
@@ -156,7 +158,22 @@ type PieceRequest struct {
 	Index int
 }
 
-// Status is the answer to a PieceRequest.
+// PartRequest asks for some of the bytes of one piece: the parts, which ascend and
+// don't overlap, one after the other.
+type PartRequest struct {
+	_     struct{} `cbor:",toarray"`
+	Blob  pieces.Blob
+	Index int
+	Parts []Part
+}
+
+// Part is bytes [Off, Off+N) of a piece.
+type Part struct {
+	_      struct{} `cbor:",toarray"`
+	Off, N int64
+}
+
+// Status is the answer to a PieceRequest or a PartRequest.
 type Status uint8
 
 const (
@@ -165,7 +182,7 @@ const (
 	Busy                      // ask again later
 )
 
-// PieceReply comes before the bytes of a piece.
+// PieceReply comes before the bytes of a piece, or of its parts.
 type PieceReply struct {
 	_      struct{} `cbor:",toarray"`
 	Status Status
@@ -202,6 +219,7 @@ func (*PieceReply) kind() kind   { return kindPieceReply }
 func (*Retract) kind() kind      { return kindRetract }
 func (*Inquiry) kind() kind      { return kindInquiry }
 func (*Answer) kind() kind       { return kindAnswer }
+func (*PartRequest) kind() kind  { return kindPartRequest }
 
 func blank(k kind) (Message, error) {
 	switch k {
@@ -241,6 +259,8 @@ func blank(k kind) (Message, error) {
 		return new(Inquiry), nil
 	case kindAnswer:
 		return new(Answer), nil
+	case kindPartRequest:
+		return new(PartRequest), nil
 	}
 	return nil, fmt.Errorf("message type %d: %w", k, ErrProtocol)
 }
@@ -267,13 +287,38 @@ func check(m Message) error {
 	case *Hold:
 		return short("bucket", m.Bucket, MaxText)
 	case *PieceRequest:
-		if m.Index < 0 || m.Index >= m.Blob.Pieces() {
-			return fmt.Errorf("request for piece %d of %d: %w", m.Index, m.Blob.Pieces(), ErrProtocol)
-		}
+		return within(m.Blob, m.Index)
+	case *PartRequest:
+		return m.check()
 	case *PieceReply:
 		if m.Length < 0 || m.Length > pieces.MaxPieceSize {
 			return fmt.Errorf("piece of %d bytes: %w", m.Length, ErrProtocol)
 		}
+	}
+	return nil
+}
+
+func within(b pieces.Blob, index int) error {
+	if index < 0 || index >= b.Pieces() {
+		return fmt.Errorf("request for piece %d of %d: %w", index, b.Pieces(), ErrProtocol)
+	}
+	return nil
+}
+
+func (m *PartRequest) check() error {
+	if err := within(m.Blob, m.Index); err != nil {
+		return err
+	}
+	_, size := m.Blob.Piece(m.Index)
+	if len(m.Parts) == 0 || len(m.Parts) > MaxParts {
+		return fmt.Errorf("request for %d parts of a piece, want 1 to %d: %w", len(m.Parts), MaxParts, ErrProtocol)
+	}
+	var end int64
+	for _, p := range m.Parts {
+		if p.Off < end || p.N <= 0 || p.Off > size || p.N > size-p.Off {
+			return fmt.Errorf("request for bytes %d+%d of a piece of %d, after %d: %w", p.Off, p.N, size, end, ErrProtocol)
+		}
+		end = p.Off + p.N
 	}
 	return nil
 }

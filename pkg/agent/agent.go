@@ -66,6 +66,8 @@ type Transfer struct {
 	Extents []pieces.Extent
 	// Upstream fetches an extent; nil when no upstream has these blobs.
 	Upstream Upstream
+	// Local is what of the blobs is here in other files; nil for nothing.
+	Local Local
 	// Patience ends the transfer after so long without a byte; 0 is the swarm's
 	// own default.
 	Patience time.Duration
@@ -77,8 +79,17 @@ type Upstream interface {
 		put func(context.Context, pieces.Verified) error, progress func(n int64)) error
 }
 
+// Local has the shape that the swarm's member needs of it.
+type Local interface {
+	Gaps(b pieces.Blob, index int) []pieces.Part
+	Fill(b pieces.Blob, index int, data []byte) error
+	Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool, put func(context.Context, pieces.Verified) error) error
+	Drop(b pieces.Blob)
+}
+
 // Progress is what a transfer has brought so far.
 type Progress struct {
+	Copied   int64            // bytes of verified pieces that were in other files here
 	Upstream int64            // bytes of verified pieces
 	Arriving int64            // bytes from upstream, as they come
 	Peers    map[string]int64 // bytes of verified pieces by the name of the member

@@ -241,22 +241,51 @@ func (a *Agent) olderFiles(o *pieces.Outline) map[string]pieces.File {
 	return out
 }
 
-// copyWhole makes the pieces of which all is here.
-func (a *Agent) copyWhole(ctx context.Context, j *job, ds deltas) error {
-	for b, d := range ds {
-		j.enter(Adopting, "bytes of other files that are here to be copied")
-		held := a.opt.Cache.Held(b)
-		need := func(b pieces.Blob, i int) bool {
-			off, n := b.Piece(i)
-			return (held == nil || !held.Has(i)) && len(d.Gaps(off, n)) == 0
-		}
-		for _, e := range pieces.Extents([]pieces.Blob{b}, 0) {
-			if err := a.opt.Seeder.Fetch(ctx, ds, e, need, putFunc(a.opt.Cache.Put), nil); err != nil {
-				return err
+// local implements Local: what of a job's blobs is in other files here.
+type local struct {
+	deltas
+	seeder Seeder
+}
+
+// localOf returns nil when nothing is here.
+func (a *Agent) localOf(ds deltas) Local {
+	if len(ds) == 0 {
+		return nil
+	}
+	return &local{ds, a.opt.Seeder}
+}
+
+func (l *local) Gaps(b pieces.Blob, index int) (out []pieces.Part) {
+	off, n := b.Piece(index)
+	for _, g := range l.deltas[b].Gaps(off, n) {
+		out = append(out, pieces.Part{Off: g.Off - off, N: g.N})
+	}
+	return out
+}
+
+func (l *local) Fill(b pieces.Blob, index int, data []byte) error {
+	var at int64
+	off, n := b.Piece(index)
+	for _, g := range append(l.Gaps(b, index), pieces.Part{Off: n}) {
+		if at < g.Off {
+			if _, err := l.deltas[b].ReadAt(data[at:g.Off], off+at); err != nil {
+				return fmt.Errorf("fill piece %d of %s: %w", index, b, err)
 			}
 		}
+		at = g.Off + g.N
 	}
 	return nil
+}
+
+func (l *local) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool, put func(context.Context, pieces.Verified) error) error {
+	here := func(b pieces.Blob, i int) bool { return need(b, i) && len(l.Gaps(b, i)) == 0 }
+	return l.seeder.Fetch(ctx, l.deltas, e, here, putFunc(put), nil)
+}
+
+func (l *local) Drop(b pieces.Blob) {
+	if d := l.deltas[b]; d != nil {
+		d.Clear()
+	}
 }
 
 // Open implements seeder.Source, for bytes that are all here.

@@ -125,10 +125,6 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	}
 	defer a.sound.use()()
 	ds, rs := a.compare(ctx, j, l, missing)
-	if err := a.copyWhole(ctx, j, ds); err != nil {
-		return err
-	}
-	a.count(j, repo, wanted)
 	j.enter(Fetching, "")
 	paths := pathsOf(files)
 	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing, ds, rs), func(p Progress) {
@@ -142,7 +138,7 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 
 func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob, ds deltas, rs *repeats) Transfer {
 	o := l.outline
-	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing)}
+	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing), Local: a.localOf(ds)}
 	if up := a.upstreamFor(j, l, ds, rs); up != nil {
 		t.Upstream = up
 	}
@@ -194,7 +190,7 @@ func (a *Agent) begin(ctx context.Context, j *job, repo pieces.Repo, wanted []pi
 // count notes what is here before the network is asked.
 func (a *Agent) count(j *job, repo pieces.Repo, wanted []pieces.Blob) {
 	here, missing := a.have(repo, wanted)
-	j.update(func(v *Job) { v.Here, v.Completed, v.Missing = here, here, missing })
+	j.update(func(v *Job) { v.Here, v.found, v.Completed, v.Missing = here, here, here, missing })
 }
 
 // have counts the bytes that are here and the pieces that are not.

@@ -41,7 +41,7 @@ type Job struct {
 	Files     int              `json:"files"`
 	Total     int64            `json:"total"`     // bytes of the wanted files
 	Completed int64            `json:"completed"` // of them here, verified
-	Here      int64            `json:"here"`      // were here already
+	Here      int64            `json:"here"`      // were here already, in other files too
 	Upstream  int64            `json:"upstream"`  // came from upstream
 	Peers     map[string]int64 `json:"peers,omitempty"`
 	Missing   int              `json:"missing"`        // pieces that are not here
@@ -57,6 +57,7 @@ type Job struct {
 	Reason string `json:"reason,omitempty"` // of the failure
 
 	arriving int64 // from upstream, pieces that are not whole yet included
+	found    int64 // of Here, what was so before anything was copied
 }
 
 // Gap is a run of pieces of one file that no member in sight holds.
@@ -85,6 +86,7 @@ func (j Job) received() int64 { return j.Upstream + j.FromPeers() }
 // take copies what the swarm reports into the job. Bytes that came twice, at the
 // end of a transfer, count for their source but complete nothing.
 func (j *Job) take(p Progress) {
+	j.Here = j.found + p.Copied
 	j.Upstream, j.arriving, j.Peers = p.Upstream, p.Arriving, maps.Clone(p.Peers)
 	j.Missing, j.Unheld, j.Gaps, j.Waiting = p.Missing, p.Unheld, p.Gaps, p.Waiting
 	j.Completed = min(j.Here+j.received(), j.Total)

@@ -354,8 +354,11 @@ func (s *side) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Pr
 	if t.Upstream != nil {
 		job.Upstream = t.Upstream
 	}
+	if t.Local != nil {
+		job.Local = t.Local
+	}
 	return s.Node.Fetch(ctx, job, func(p swarm.Progress) {
-		out := agent.Progress{Upstream: p.Upstream, Arriving: p.Arriving, Peers: map[string]int64{}, Missing: p.Pieces - p.Held, Unheld: p.Nobody, Waiting: p.Waiting}
+		out := agent.Progress{Copied: p.Copied, Upstream: p.Upstream, Arriving: p.Arriving, Peers: map[string]int64{}, Missing: p.Pieces - p.Held, Unheld: p.Nobody, Waiting: p.Waiting}
 		for id, n := range p.Peers {
 			out.Peers[id.String()] = n
 		}

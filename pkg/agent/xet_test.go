@@ -173,41 +173,71 @@ func TestXetStatusDuringAStall(t *testing.T) {
 	})
 }
 
-// deltaSize is the model of TestXetDelta.
-const deltaSize = 160 << 20
+// noise returns n bytes that don't compress.
+func noise(seed byte, n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
 
-// A second revision that changes 5 % of the bytes, in one place and with a few
-// bytes more, costs upstream and between members less than 8 % of its size: the
-// rest is copied from the first.
+// tuned returns a model of which a twentieth of the bytes changed, all over, and
+// into which some were put near its beginning, so that all behind lies elsewhere.
+func tuned(first []byte) []byte {
+	const edits = 12
+	second := slices.Insert(bytes.Clone(first), len(first)/9, noise(2, 1234)...)
+	for i := range edits {
+		at := (2*i + 1) * len(second) / (2 * edits)
+		copy(second[at:at+len(first)/20/edits], noise(byte(3+i), len(first)/20/edits))
+	}
+	return second
+}
+
+func oneFile(path string, b []byte) []hubtest.File {
+	return []hubtest.File{{Path: path, Content: hubtest.Bytes(b)}}
+}
+
+// A second revision of which 5 % of the bytes changed, all over, with all behind the
+// first few bytes moved, costs upstream and between members less than 8 % of its
+// size: the rest is copied from the first. A fine-tune in another repository, with
+// another name, does not cost more.
 func TestXetDelta(t *testing.T) {
+	const size = 96 << 20
 	if testing.Short() {
 		t.Skip("hashes a gigabyte")
 	}
-	inRoomWith(t, 3, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, retries: -1}, func(t *testing.T, r *room) {
-		first := make([]byte, deltaSize)
-		rand.NewChaCha8([32]byte{1}).Read(first)
-		second := append(append(bytes.Clone(first[:deltaSize/3]), make([]byte, deltaSize/20+1234)...), first[deltaSize/3+deltaSize/20:]...)
-		rand.NewChaCha8([32]byte{2}).Read(second[deltaSize/3 : deltaSize/3+deltaSize/20+1234])
-		file := func(b []byte) []hubtest.File {
-			return []hubtest.File{{Path: "model.safetensors", Content: hubtest.Bytes(b)}}
-		}
-		r.allGet(r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: file(first)}))
-		commit := r.hub.Push("org/m", "main", file(second))
-		time.Sleep(time.Minute) // longer than a name may be old
-		r.hub.ResetStats()
-		outline := r.hub.Outline("org/m", commit)
-		r.fetchAll("org/m", func(res agent.Result) {
-			checkSnapshot(t, res.Path, outline)
-			if moved := res.Upstream + res.FromPeers(); moved > deltaSize*8/100 || res.Here < deltaSize*92/100 {
-				t.Errorf("%d bytes moved, %d were here, of %d", moved, res.Here, len(second))
-			}
-		})()
-		if s := r.hub.Stats(); s.StoredBytes > deltaSize*8/100 || s.BodyBytes > 0 {
-			t.Errorf("the store sent %d bytes, plain HTTP %d", s.StoredBytes, s.BodyBytes)
-		} else {
-			t.Logf("the store sent %.2f %% of %d bytes", 100*float64(s.StoredBytes)/float64(len(second)), len(second))
-		}
-	})
+	for name, next := range map[string]func(r *room, second []byte) (string, pieces.Commit){
+		"next revision": func(r *room, second []byte) (string, pieces.Commit) {
+			return "org/m", r.hub.Push("org/m", "main", oneFile("model.safetensors", second))
+		},
+		"another repository": func(r *room, second []byte) (string, pieces.Commit) {
+			return "other/tuned", r.hub.AddRepo(hubtest.RepoSpec{ID: "other/tuned", Files: oneFile("weights/tuned.safetensors", second)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inRoomWith(t, 3, furniture{hub: hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, retries: -1}, func(t *testing.T, r *room) {
+				first := noise(1, size)
+				second := tuned(first)
+				r.allGet(r.hub.AddRepo(hubtest.RepoSpec{ID: "org/m", Files: oneFile("model.safetensors", first)}))
+				id, commit := next(r, second)
+				time.Sleep(time.Minute) // longer than a name may be old
+				r.hub.ResetStats()
+				outline := r.hub.Outline(id, commit)
+				r.fetchAll(id, func(res agent.Result) {
+					checkSnapshot(t, res.Path, outline)
+					moved := res.Upstream + res.FromPeers()
+					t.Logf("%.2f %% moved: %d from upstream, %d from members", 100*float64(moved)/size, res.Upstream, res.FromPeers())
+					if moved > size*8/100 || res.Here < size*92/100 {
+						t.Errorf("%d bytes moved, %d were here, of %d", moved, res.Here, len(second))
+					}
+				})()
+				if s := r.hub.Stats(); s.StoredBytes > size*8/100 || s.BodyBytes > 0 {
+					t.Errorf("the store sent %d bytes, plain HTTP %d", s.StoredBytes, s.BodyBytes)
+				} else {
+					t.Logf("the store sent %.2f %% of %d bytes, calls %v", 100*float64(s.StoredBytes)/float64(len(second)), len(second), s.Calls)
+				}
+			})
+		})
+	}
 }
 
 // duplicates are files that the store has the chunks of in common: one with

@@ -38,7 +38,7 @@ func (c *Cache) Statements(b pieces.Blob) []pieces.Statement {
 }
 
 // OpenPiece returns the bytes of a held piece, to be closed by the caller; the
-// reader is an io.WriterTo and an io.ReaderAt too. It fails with ErrNotHeld when the piece is not
+// reader is an io.WriterTo, an io.ReaderAt and an io.Seeker too. It fails with ErrNotHeld when the piece is not
 // held, or not any more: who removes or changes a blob in the cache ends its
 // being offered.
 func (c *Cache) OpenPiece(b pieces.Blob, index int) (io.ReadCloser, error) {
@@ -102,6 +102,8 @@ type pieceReader struct {
 }
 
 func (r *pieceReader) Read(p []byte) (int, error) { return r.section.Read(p) }
+
+func (r *pieceReader) Seek(off int64, whence int) (int64, error) { return r.section.Seek(off, whence) }
 
 func (r *pieceReader) ReadAt(p []byte, off int64) (int, error) { return r.section.ReadAt(p, off) }
 

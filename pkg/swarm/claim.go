@@ -166,7 +166,7 @@ func (n *Node) needs(t *extentTask) map[plan.Piece]bool {
 		}
 		for i := span.First; i < span.First+span.Count; i++ {
 			piece := plan.Piece{Blob: span.Blob, Index: i}
-			if !s.held.Has(i) && (s.own || !n.swap.HeldBySomeone(piece)) {
+			if !s.held.Has(i) && !s.promises(i) && (s.own || !n.swap.HeldBySomeone(piece)) {
 				out[piece] = true
 			}
 		}
@@ -232,7 +232,7 @@ func (n *Node) startExtent(now time.Time, t *extentTask) {
 	extent := n.readers.From(t.extent)
 	n.tasks.Go(func() error {
 		defer cancel(nil)
-		err := n.fetchUpstream(ctx, j.Upstream, t, extent, need)
+		err := n.fetchUpstream(ctx, j, t, extent, need)
 		n.post(func() { n.extentDone(t, j, err) })
 		return nil
 	})
@@ -256,18 +256,13 @@ func (e *storeError) Unwrap() error { return e.err }
 
 // fetchUpstream gets what is needed of the extent, which is that of t in the
 // order in which it is read here.
-func (n *Node) fetchUpstream(ctx context.Context, up Upstream, t *extentTask, extent pieces.Extent, need map[plan.Piece]bool) error {
-	put := func(ctx context.Context, v pieces.Verified) error {
-		if err := n.cfg.Store.Put(ctx, v); err != nil {
-			return &storeError{err}
-		}
-		st := v.Statement()
-		n.proofs.learn(st, n.self)
-		n.post(func() { n.stored(plan.Piece{Blob: v.Blob(), Index: v.Index()}, st, n.self) })
-		return nil
+func (n *Node) fetchUpstream(ctx context.Context, j *job, t *extentTask, extent pieces.Extent, need map[plan.Piece]bool) error {
+	had := make(map[plan.Piece]int64, len(need))
+	for p := range need {
+		had[p] = here(j.Local, p)
 	}
 	needs := func(b pieces.Blob, i int) bool { return need[plan.Piece{Blob: b, Index: i}] }
-	err := up.Fetch(ctx, extent, needs, put, func(bytes int64) { n.arriving(t, bytes) })
+	err := j.Upstream.Fetch(ctx, extent, needs, n.putter(func(p plan.Piece) int64 { return had[p] }), func(bytes int64) { n.arriving(t, bytes) })
 	n.arrived(t, t.fresh.Swap(0))
 	return err
 }
@@ -375,7 +370,7 @@ func (n *Node) hopeless(j *job) bool {
 	missing := false
 	for b := range j.left {
 		for i := range n.blobs[b].held.Missing() {
-			if n.swap.HeldBySomeone(plan.Piece{Blob: b, Index: i}) {
+			if n.blobs[b].promises(i) || n.swap.HeldBySomeone(plan.Piece{Blob: b, Index: i}) {
 				return false
 			}
 			missing = true

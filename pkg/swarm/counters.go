@@ -8,6 +8,7 @@ import "p2pagent/internal/plan"
 type Counters struct {
 	In, Out    int64 // bytes of verified pieces from members, and sent to them
 	Cut        int64 // pieces that this member cut itself, from upstream
+	Copied     int64 // bytes of pieces that were here already, in other files
 	Taken      int64 // pieces from members that matched their statement
 	Refused    int64 // pieces from members that did not
 	Duplicates int64 // pieces of both that came twice, or when no job wanted them any more
@@ -17,11 +18,14 @@ type Counters struct {
 	Deaf       int64 // neighbours given up because they said nothing
 }
 
-// arrival counts a piece that went into the store.
-func (c *Counters) arrival(own, wanted bool) {
+// arrival counts a piece that went into the store, and what of it was here: perhaps
+// all.
+func (c *Counters) arrival(own, wanted bool, here int64, all bool) {
+	c.Copied += here
 	switch {
 	case !wanted:
 		c.Duplicates++
+	case all:
 	case own:
 		c.Cut++
 	default:

@@ -12,6 +12,10 @@ import (
 // badPiece bans a member that sent bytes which do not match their statement:
 // it had the same statement and did not check, or lies.
 func (n *Node) badPiece(r plan.Request, err error) {
+	if errors.Is(err, errUnfit) {
+		n.unfit(r)
+		return
+	}
 	n.swap.Failed(time.Now(), r.Peer, r.Piece, 0)
 	if lie, ok := errors.AsType[*pieces.FalseStatementError](err); ok {
 		n.count.Refused++

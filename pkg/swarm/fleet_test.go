@@ -268,6 +268,7 @@ type member struct {
 	node  *swarm.Node
 	store *memStore
 	hub   *hubFor
+	local *files // nil: none
 	stop  context.CancelFunc
 	done  chan error    // what Fetch returned
 	idle  time.Duration // longest without a byte, once done
@@ -376,9 +377,7 @@ func (m *member) fetch(ctx context.Context, mod *model) error {
 	if err != nil {
 		return err
 	}
-	return m.node.Fetch(ctx, swarm.Job{
-		Name: "acme/model@commit", Blobs: mod.blobs, Extents: pieces.Extents(mod.blobs, 8<<20), Upstream: m.hub,
-	}, func(p swarm.Progress) {
+	return m.node.Fetch(ctx, m.job(mod), func(p swarm.Progress) {
 		m.idle, m.peers = max(m.idle, p.Idle), 0
 		for _, n := range p.Peers {
 			m.peers += n
@@ -387,6 +386,14 @@ func (m *member) fetch(ctx context.Context, mod *model) error {
 			m.t.Logf("%s: %+v\n%s", m.Name, p, m.node.Dump(ctx))
 		}
 	})
+}
+
+func (m *member) job(mod *model) swarm.Job {
+	j := swarm.Job{Name: "acme/model@commit", Blobs: mod.blobs, Extents: pieces.Extents(mod.blobs, 8<<20), Upstream: m.hub}
+	if m.local != nil {
+		j.Local = m.local
+	}
+	return j
 }
 
 // finish waits for the members and reports who failed or holds less than all.

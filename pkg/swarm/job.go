@@ -22,13 +22,16 @@ type Job struct {
 	Blobs    []pieces.Blob   // distinct
 	Extents  []pieces.Extent // those with at least one of the blobs
 	Upstream Upstream        // nil: only from other members
+	Local    Local           // nil: nothing of them is in other files here
 	Patience time.Duration   // give up after so long without a byte; default 10 min
 }
 
 // Progress is what a Fetch has got so far, in bytes of verified pieces, but for
-// Arriving, which counts upstream's bytes as they come.
+// Arriving, which counts upstream's bytes as they come. What of a piece was here
+// already counts as Copied.
 type Progress struct {
 	Upstream int64
+	Copied   int64 // out of other files here
 	Arriving int64
 	Peers    map[peer.ID]int64
 	Pieces   int           // pieces wanted
@@ -73,6 +76,8 @@ type job struct {
 	looked  time.Time // when it was last looked at what is left to hope for, and
 	hoped   time.Time // when there was something
 	trouble error     // what went wrong upstream last
+
+	stopCopying context.CancelCauseFunc // nil when it does not copy
 }
 
 // watchJobs ends the jobs that nothing has moved for longer than they are
@@ -94,11 +99,14 @@ type blobState struct {
 	jobs    map[*job]bool
 	tasks   []*extentTask
 	ahead   []*extentTask // that wait for pieces of this one
-	whole   bool          // Complete is under way
+	whole   bool          // Complete is under way, or done
+	done    bool
 	retries int
 	own     bool // after a lie: only pieces that this member cut itself count
 	suspect map[int]pieces.Statement
 	retired map[int]map[pieces.ID]bool // statements that their maker took back
+	copying *copying                   // nil: nothing of it is in other files here
+	unfit   map[int]bool               // pieces that are asked for whole
 }
 
 // accepts tells whether a statement may be used for the blob.
@@ -119,7 +127,8 @@ func (n *Node) Fetch(ctx context.Context, spec Job, report func(Progress)) error
 			n.proofs.learn(st, n.self)
 		}
 	}
-	if err := n.call(ctx, func() { n.begin(j, held) }); err != nil {
+	wholes := j.wholes()
+	if err := n.call(ctx, func() { n.begin(j, held, wholes) }); err != nil {
 		return err
 	}
 	defer n.post(func() { n.endJob(j, context.Cause(ctx)) })
@@ -153,7 +162,7 @@ func (n *Node) reportTo(ctx context.Context, j *job, report func(Progress)) {
 }
 
 // begin makes the job part of the node's state and asks the neighbours about it.
-func (n *Node) begin(j *job, held map[pieces.Blob]*pieces.Set) {
+func (n *Node) begin(j *job, held, wholes map[pieces.Blob]*pieces.Set) {
 	n.jobs[j] = true
 	for _, b := range j.Blobs {
 		j.left[b] = true
@@ -162,9 +171,14 @@ func (n *Node) begin(j *job, held map[pieces.Blob]*pieces.Set) {
 	for _, e := range j.Extents {
 		n.addExtent(j, e)
 	}
+	n.promise(j, wholes)
 	n.survey(j, func() { n.surveyed(j) })
 	for _, b := range j.Blobs {
-		n.checkWhole(n.blobs[b])
+		if s := n.blobs[b]; s.done { // for another job that is not over
+			delete(j.left, b)
+		} else {
+			n.checkWhole(s)
+		}
 	}
 	n.checkDone(j)
 }
@@ -230,8 +244,9 @@ func (n *Node) eligible(j *job) bool {
 	return n.cfg.Upstream && j.Upstream != nil && j.fault == nil
 }
 
-// stored notes that a piece is in the store.
-func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer) {
+// stored notes that a piece is in the store, of which so many bytes came from
+// elsewhere.
+func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer, came int64) {
 	s := n.blobs[v.Blob]
 	for _, p := range n.swap.Held(v) {
 		n.taker.cancel(p, v, errElsewhere)
@@ -239,9 +254,12 @@ func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer) {
 	if s != nil && from == n.self {
 		s.restate(st)
 	}
+	if s != nil && s.copying != nil {
+		s.copying.promised.Remove(v.Index)
+	}
 	late := s != nil && s.retired[v.Index][st.ID]
 	wanted := s != nil && !late && s.held.Add(v.Index)
-	n.count.arrival(from == n.self, wanted)
+	n.count.arrival(from == n.self, wanted, v.Size()-came, came == 0)
 	if late {
 		n.tooLate(s, st)
 	}
@@ -251,12 +269,14 @@ func (n *Node) stored(v plan.Piece, st pieces.Statement, from plan.Peer) {
 	now := time.Now()
 	for j := range s.jobs {
 		j.last = now
+		j.got.Copied += v.Size() - came
 		if from == n.self {
-			j.got.Upstream += v.Size()
+			j.got.Upstream += came
 		} else {
-			j.got.Peers[peerID(from)] += v.Size()
+			j.got.Peers[peerID(from)] += came
 		}
 	}
+
 	n.blame(s, st)
 	n.touch(v.Blob, v.Index)
 	for _, l := range n.links {
@@ -304,12 +324,15 @@ func (n *Node) completed(s *blobState, err error) {
 	switch {
 	case n.blobs[s.blob] != s:
 	case err == nil:
+		s.done = true
 		for j := range s.jobs {
 			delete(j.left, s.blob)
 			n.checkDone(j)
 		}
 	case errors.Is(err, pieces.ErrDigest):
-		n.distrust(s, err)
+		if !n.uncopy(s, err) {
+			n.distrust(s, err)
+		}
 	default:
 		n.failAll(s, fmt.Errorf("complete blob %s: %w", s.blob, err))
 	}
@@ -345,10 +368,13 @@ func (n *Node) endJob(j *job, err error) {
 	for _, k := range j.tasks {
 		n.leaveExtent(j, n.extents[k])
 	}
+	for _, b := range j.Blobs {
+		delete(n.blobs[b].jobs, j)
+	}
+	n.endCopying(j)
 	var unwanted []pieces.Blob
 	for _, b := range j.Blobs {
 		s := n.blobs[b]
-		delete(s.jobs, j)
 		if len(s.jobs) == 0 {
 			n.unwant(s)
 			unwanted = append(unwanted, b)
@@ -414,6 +440,8 @@ func (n *Node) waitingFor(j *job, p Progress) string {
 		return "the neighbours to say what they hold"
 	case p.Held == p.Pieces:
 		return "the digest of the whole"
+	case n.copiesFor(j):
+		return "bytes of other files here to be copied"
 	case p.Fetching > 0 && j.trouble != nil:
 		return fmt.Sprintf("upstream, after: %v", j.trouble)
 	case p.Fetching > 0:

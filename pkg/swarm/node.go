@@ -106,6 +106,7 @@ type Node struct {
 	proofs *proofs
 	server *server
 	taker  *taker
+	copies chan struct{} // held by the job that copies
 
 	// All below belongs to the owner loop.
 	members  map[plan.Peer]*member
@@ -161,7 +162,7 @@ func New(c Config) (*Node, error) {
 	n := &Node{
 		cfg: c, log: c.Logger, self: self,
 		events: make(chan func(), 256), stopped: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
-		proofs:  newProofs(),
+		proofs: newProofs(), copies: make(chan struct{}, 1),
 		server:  newServer(c.Store, c.Uploads, limiter(c.UploadLimit)),
 		taker:   newTaker(c.Host, limiter(c.DownloadLimit)),
 		members: map[plan.Peer]*member{}, links: map[plan.Peer]*link{},

@@ -14,14 +14,16 @@ import (
 // dropped, here and at every neighbour that took them, and fetched anew. Of a blob
 // that is whole nothing is dropped: its digest was right.
 func (n *Node) Doubt(b pieces.Blob, indexes []int) {
-	n.post(func() {
-		n.retract(b, n.cfg.Signer.Maker(), indexes)
-		for batch := range slices.Chunk(indexes, wire.MaxStatements) {
-			for _, l := range n.links {
-				l.send(&wire.Retract{Blob: b, Indexes: batch})
-			}
+	n.post(func() { n.takeBack(b, indexes) })
+}
+
+func (n *Node) takeBack(b pieces.Blob, indexes []int) {
+	n.retract(b, n.cfg.Signer.Maker(), indexes)
+	for batch := range slices.Chunk(indexes, wire.MaxStatements) {
+		for _, l := range n.links {
+			l.send(&wire.Retract{Blob: b, Indexes: batch})
 		}
-	})
+	}
 }
 
 // heardRetract believes a member about its own statements alone.
@@ -63,7 +65,7 @@ func (n *Node) retract(b pieces.Blob, maker pieces.Maker, indexes []int) {
 }
 
 // retire notes the maker's statements as taken back and returns which pieces are
-// held by them.
+// held that they say the same of.
 func (n *Node) retire(s *blobState, maker pieces.Maker, indexes []int) (gone []int) {
 	about := make(map[int]bool, len(indexes))
 	for _, i := range indexes {
@@ -74,8 +76,19 @@ func (n *Node) retire(s *blobState, maker pieces.Maker, indexes []int) (gone []i
 			}
 		}
 	}
-	for _, st := range n.cfg.Store.Statements(s.blob) {
-		if st.Maker == maker && about[st.Index] && s.retire(st) {
+	for i, st := range s.suspect {
+		if st.Maker == maker && about[i] {
+			delete(s.suspect, i) // who takes it back did not lie
+		}
+	}
+	held := n.cfg.Store.Statements(s.blob)
+	for _, st := range held {
+		if st.Maker == maker && about[st.Index] {
+			s.retire(st)
+		}
+	}
+	for _, st := range held { // others may have made the same of what upstream sent
+		if s.retired[st.Index][st.ID] {
 			gone = append(gone, st.Index)
 		}
 	}
@@ -85,7 +98,7 @@ func (n *Node) retire(s *blobState, maker pieces.Maker, indexes []int) (gone []i
 // mostRetired bounds what one piece of a blob is remembered for.
 const mostRetired = 8
 
-func (s *blobState) retire(st pieces.Statement) bool {
+func (s *blobState) retire(st pieces.Statement) {
 	if s.retired == nil {
 		s.retired = map[int]map[pieces.ID]bool{}
 	}
@@ -97,7 +110,6 @@ func (s *blobState) retire(st pieces.Statement) bool {
 	if len(ids) < mostRetired {
 		ids[st.ID] = true
 	}
-	return ids[st.ID]
 }
 
 // restate believes a statement again once its maker makes it anew: of the pieces

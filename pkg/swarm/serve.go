@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -75,17 +76,22 @@ func (sv *server) serve(ctx context.Context, s lane, to peer.ID) error {
 		if err != nil {
 			return err
 		}
-		req, ok := m.(*wire.PieceRequest)
-		if !ok {
-			return fmt.Errorf("%T on a lane: %w", m, wire.ErrProtocol)
+		switch m := m.(type) {
+		case *wire.PieceRequest:
+			err = sv.answer(ctx, s, to, plan.Piece{Blob: m.Blob, Index: m.Index}, nil)
+		case *wire.PartRequest:
+			err = sv.answer(ctx, s, to, plan.Piece{Blob: m.Blob, Index: m.Index}, m.Parts)
+		default:
+			err = fmt.Errorf("%T on a lane: %w", m, wire.ErrProtocol)
 		}
-		if err := sv.answer(ctx, s, to, plan.Piece{Blob: req.Blob, Index: req.Index}); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func (sv *server) answer(ctx context.Context, s lane, to peer.ID, p plan.Piece) error {
+// answer sends a piece, or parts of it.
+func (sv *server) answer(ctx context.Context, s lane, to peer.ID, p plan.Piece, parts []wire.Part) error {
 	if !sv.acquire(ctx) {
 		return reply(s, wire.Busy, 0)
 	}
@@ -95,14 +101,47 @@ func (sv *server) answer(ctx context.Context, s lane, to peer.ID, p plan.Piece) 
 		return reply(s, wire.NotHeld, 0)
 	}
 	defer content.Close()
-	if err := reply(s, wire.OK, p.Size()); err != nil {
+	from, length := sections(content, p.Size(), parts)
+	if err := reply(s, wire.OK, length); err != nil {
 		return err
 	}
-	if err := sv.copy(ctx, s, corrupt(content)); err != nil {
+	if err := sv.copy(ctx, s, corrupt(from)); err != nil {
 		return fmt.Errorf("send piece %d of %s: %w", p.Index, p.Blob, err)
 	}
-	sv.sent(to, p.Size())
+	sv.sent(to, length)
 	return nil
+}
+
+// sections returns a reader of the parts of a piece, and how long they are.
+func sections(content io.Reader, size int64, parts []wire.Part) (io.Reader, int64) {
+	if parts == nil {
+		return content, size
+	}
+	var list []io.Reader
+	var at, length int64
+	for _, p := range parts {
+		list = append(list, &skipping{content, p.Off - at}, io.LimitReader(content, p.N))
+		at, length = p.Off+p.N, length+p.N
+	}
+	return io.MultiReader(list...), length
+}
+
+// skipping goes over bytes, and has none.
+type skipping struct {
+	from io.Reader
+	n    int64
+}
+
+// Read implements io.Reader.
+func (s *skipping) Read([]byte) (int, error) {
+	seeker, ok := s.from.(io.Seeker)
+	var err error
+	if ok {
+		_, err = seeker.Seek(s.n, io.SeekCurrent)
+	} else {
+		_, err = io.CopyN(io.Discard, s.from, s.n)
+	}
+	return 0, cmp.Or(err, io.EOF)
 }
 
 func (sv *server) acquire(ctx context.Context) bool {

@@ -17,6 +17,7 @@ import (
 	"p2pagent/internal/plan"
 	"p2pagent/internal/sockopt"
 	"p2pagent/internal/wire"
+	"p2pagent/pkg/pieces"
 )
 
 var (
@@ -65,13 +66,18 @@ func (n *Node) request(now time.Time) {
 	for _, r := range n.swap.Next(now) {
 		ctx, cancel := context.WithCancelCause(n.ctx)
 		n.taker.begin(r, cancel)
-		var at []netip.AddrPort
+		o := order{Request: r}
 		if m := n.members[r.Peer]; m != nil {
-			at = m.facts.addrPorts()
+			o.at = m.facts.addrPorts()
+		}
+		if s := n.blobs[r.Piece.Blob]; s != nil {
+			if o.parts = s.missing(r.Piece); o.parts != nil {
+				o.local = s.local()
+			}
 		}
 		n.tasks.Go(func() error {
 			defer cancel(nil)
-			n.take(ctx, r, at)
+			n.take(ctx, o)
 			n.taker.end(r)
 			return nil
 		})
@@ -85,17 +91,34 @@ func (n *Node) swapMemory() int64 {
 	return max(n.cfg.Memory-int64(n.openExtents())*size, 2*size)
 }
 
-func (n *Node) take(ctx context.Context, r plan.Request, at []netip.AddrPort) {
+// order is a request with what it takes to carry it out.
+type order struct {
+	plan.Request
+	at    []netip.AddrPort
+	parts []pieces.Part // nil: the whole piece
+	local Local         // has the rest
+}
+
+// bytes is how many are asked for.
+func (o *order) bytes() int64 {
+	if o.parts == nil {
+		return o.Piece.Size()
+	}
+	return pieces.SizeOf(o.parts)
+}
+
+func (n *Node) take(ctx context.Context, o order) {
 	start := time.Now()
+	r := o.Request
 	buf := n.cfg.Buffers.Get(int(r.Piece.Size()))
 	defer n.cfg.Buffers.Put(buf)
-	err := n.taker.fetch(ctx, r, at, buf)
+	err := n.taker.fetch(ctx, o, buf)
 	took := time.Since(start)
 	if err != nil {
 		n.post(func() { n.notTaken(r, err) })
 		return
 	}
-	v, err := n.proofs.prove(r.Piece, buf)
+	v, err := n.prove(o, buf)
 	if err != nil {
 		n.post(func() { n.badPiece(r, err) })
 		return
@@ -106,9 +129,28 @@ func (n *Node) take(ctx context.Context, r plan.Request, at []netip.AddrPort) {
 	}
 	n.post(func() {
 		n.swap.Arrived(r.Peer, r.Piece, took)
-		n.traffic(r.Peer).In += r.Piece.Size()
-		n.stored(r.Piece, v.Statement(), r.Peer)
+		n.traffic(r.Peer).In += o.bytes()
+		n.stored(r.Piece, v.Statement(), r.Peer, o.bytes())
 	})
+}
+
+// errUnfit is for a piece that is not right with what is here: whose fault that is
+// can't be said.
+var errUnfit = errors.New("it does not match with what is here")
+
+// prove puts in what is here, and compares the piece with a statement.
+func (n *Node) prove(o order, buf []byte) (pieces.Verified, error) {
+	if o.local == nil {
+		return n.proofs.prove(o.Piece, buf)
+	}
+	if err := o.local.Fill(o.Piece.Blob, o.Piece.Index, buf); err != nil {
+		return pieces.Verified{}, fmt.Errorf("%w: %w", errUnfit, err)
+	}
+	v, err := n.proofs.prove(o.Piece, buf)
+	if errors.Is(err, pieces.ErrDigest) {
+		err = fmt.Errorf("%w: %w", errUnfit, err)
+	}
+	return v, err
 }
 
 // notTaken has the piece asked of somebody else.
@@ -172,27 +214,28 @@ func (t *taker) cancelPiece(piece plan.Piece, cause error) {
 	}
 }
 
-// fetch fills buf with the piece's bytes. What arrives is not verified yet.
-func (t *taker) fetch(ctx context.Context, r plan.Request, at []netip.AddrPort, buf []byte) error {
-	s, err := t.lane(ctx, r.Peer, at)
+// fetch puts the bytes that are asked for into buf. What arrives is not verified
+// yet.
+func (t *taker) fetch(ctx context.Context, o order, buf []byte) error {
+	s, err := t.lane(ctx, o.Peer, o.at)
 	if err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { s.Reset() })
-	err = t.exchange(ctx, s, r.Piece, buf)
+	err = t.exchange(ctx, s, o, buf)
 	if !stop() {
 		return context.Cause(ctx)
 	}
 	if err == nil || errors.Is(err, errNotHeld) || errors.Is(err, errBusy) {
-		t.keep(r.Peer, s)
+		t.keep(o.Peer, s)
 		return err
 	}
 	s.Reset()
 	return err
 }
 
-func (t *taker) exchange(ctx context.Context, s *takenLane, p plan.Piece, buf []byte) error {
-	frame, err := wire.Append(nil, &wire.PieceRequest{Blob: p.Blob, Index: p.Index})
+func (t *taker) exchange(ctx context.Context, s *takenLane, o order, buf []byte) error {
+	frame, err := wire.Append(nil, o.message())
 	if err != nil {
 		return err
 	}
@@ -201,18 +244,34 @@ func (t *taker) exchange(ctx context.Context, s *takenLane, p plan.Piece, buf []
 	if _, err := s.Write(frame); err != nil {
 		return err
 	}
-	if err := t.head(s, len(buf)); err != nil {
+	left := o.bytes()
+	if err := t.head(s, left); err != nil {
 		return err
 	}
-	for at := 0; at < len(buf); {
-		end := min(at+ioStep, len(buf))
-		s.batch(len(buf)-at > sockopt.BatchFloor)
+	parts := o.parts
+	if parts == nil {
+		parts = []pieces.Part{{N: left}}
+	}
+	for _, p := range parts {
+		if err := t.receive(ctx, s, buf[p.Off:p.Off+p.N], left); err != nil {
+			return err
+		}
+		left -= p.N
+	}
+	return nil
+}
+
+// receive fills buf; left is how much will come in all.
+func (t *taker) receive(ctx context.Context, s *takenLane, buf []byte, left int64) error {
+	for len(buf) > 0 {
+		step := buf[:min(ioStep, len(buf))]
+		s.batch(left > sockopt.BatchFloor)
 		s.SetReadDeadline(time.Now().Add(pieceIdle))
-		k, err := io.ReadFull(s.r, buf[at:end])
+		k, err := io.ReadFull(s.r, step)
 		if err != nil {
 			return err
 		}
-		at += k
+		buf, left = buf[k:], left-int64(k)
 		if err := pass(ctx, t.limit, k); err != nil {
 			return err
 		}
@@ -220,7 +279,18 @@ func (t *taker) exchange(ctx context.Context, s *takenLane, p plan.Piece, buf []
 	return nil
 }
 
-func (t *taker) head(s *takenLane, want int) error {
+func (o *order) message() wire.Message {
+	if o.parts == nil {
+		return &wire.PieceRequest{Blob: o.Piece.Blob, Index: o.Piece.Index}
+	}
+	m := &wire.PartRequest{Blob: o.Piece.Blob, Index: o.Piece.Index}
+	for _, p := range o.parts {
+		m.Parts = append(m.Parts, wire.Part{Off: p.Off, N: p.N})
+	}
+	return m
+}
+
+func (t *taker) head(s *takenLane, want int64) error {
 	m, err := wire.Read(s.r)
 	if err != nil {
 		return err
@@ -233,7 +303,7 @@ func (t *taker) head(s *takenLane, want int) error {
 		return errNotHeld
 	case reply.Status == wire.Busy:
 		return errBusy
-	case reply.Status != wire.OK || reply.Length != int64(want):
+	case reply.Status != wire.OK || reply.Length != want:
 		return fmt.Errorf("status %d, %d bytes where %d belong: %w", reply.Status, reply.Length, want, wire.ErrProtocol)
 	}
 	return nil

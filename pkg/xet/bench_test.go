@@ -50,6 +50,13 @@ func BenchmarkLimits(b *testing.B) {
 			k.sum(plain)
 		}
 	})
+	b.Run("copy", func(b *testing.B) {
+		src := splitmix64(1, benchChunk)
+		b.SetBytes(benchChunk)
+		for b.Loop() {
+			copy(plain, src)
+		}
+	})
 	for name, data := range contents() {
 		grouped := make([]byte, len(data))
 		Regroup(grouped, data)

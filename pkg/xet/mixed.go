@@ -1,8 +1,10 @@
 package xet
 
 import (
+	"cmp"
 	"context"
 	"io"
+	"slices"
 	"sync"
 
 	"p2pagent/internal/layout"
@@ -230,20 +232,24 @@ const (
 	mostAlone = 64
 	// mostWaste is how many chunks may be read and not used before that is done: they
 	// take as long as the question.
-	mostWaste = 4
+	mostWaste = 2
 )
 
-// wasteful tells whether reading the ranges up to the last chunk that is needed
-// brings a good deal that is not needed. The Hub's ranges are what the question
-// asked for; with parts left out, they may be long.
+// wasteful tells whether the ranges have a good deal that is not needed. The Hub's
+// ranges are what the question asked for; with parts left out, they may be long. What
+// lies behind the last chunk that is needed counts too: some of it is under way when
+// the body is closed.
 func (p *plan) wasteful() bool {
-	read, used := make([]int, len(p.ranges)), 0
-	for _, t := range p.terms {
-		used += t.end - t.first
-		read[t.from] = max(read[t.from], t.end-p.ranges[t.from].first)
+	terms := slices.Clone(p.terms)
+	slices.SortFunc(terms, func(a, b term) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.first, b.first)) })
+	waste, end := 0, 0
+	for i, t := range terms {
+		r := &p.ranges[t.from]
+		if i == 0 || terms[i-1].from != t.from {
+			waste, end = waste+r.end-r.first, 0
+		}
+		waste -= max(0, t.end-max(t.first, end))
+		end = max(end, t.end)
 	}
-	for _, n := range read {
-		used -= n
-	}
-	return used < -mostWaste
+	return waste > mostWaste
 }

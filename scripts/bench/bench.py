@@ -32,7 +32,8 @@ LAB = f"{ROOT}/scripts/lab/lab.py"
 
 def inner(row, variant, result, size):
     """Plays one variant of a row in the lab around us and writes its figures."""
-    model, sums = (None, None) if variant in row.generated else (f"{CACHE}/models/{size}-{row.shards}/model", f"{CACHE}/models/{size}-{row.shards}/SHA256SUMS")
+    top = folder(row, size)
+    model, sums = (None, None) if variant in row.generated else (f"{top}/model", f"{top}/SHA256SUMS")
     data = f"{OUT}/data" if row.disk else rows.fleet.lab.DATA
     f = fleet.Fleet(BIN, model, sums, f"{OUT}/logs/{row.name}{'-' + variant if variant else ''}", data)
     if variant in row.generated:
@@ -51,12 +52,17 @@ def inner(row, variant, result, size):
 
 # ---------------------------------------------------------------- outside
 
-def model(size, shards):
+def folder(row, size):
+    """Where the row's model is."""
+    return f"{CACHE}/models/{size}-{row.shards}{''.join(row.kind)}"
+
+
+def model(row, size):
     """Makes (once) the model of `size` MiB that the Hub serves from disk."""
-    top = f"{CACHE}/models/{size}-{shards}"
+    top = folder(row, size)
     if not os.path.exists(f"{top}/SHA256SUMS"):
         shutil.rmtree(top, ignore_errors=True)
-        subprocess.run([f"{BIN}/mkmodel", "-size", f"{size}MiB", "-shards", str(shards), "-sums", f"{top}.sums", f"{top}/model"], check=True)
+        subprocess.run([f"{BIN}/mkmodel", "-size", f"{size}MiB", "-shards", str(row.shards), *row.kind, "-sums", f"{top}.sums", f"{top}/model"], check=True)
         os.replace(f"{top}.sums", f"{top}/SHA256SUMS")
 
 
@@ -106,7 +112,7 @@ def end(process):
 def measure(row):
     size = roomy(row)
     if any(v not in row.generated for v in row.variants):
-        model(size, row.shards)
+        model(row, size)
     figures = {}
     for variant in row.variants:
         print(f"   {row.name} {variant}".rstrip(), "...", flush=True)

@@ -46,6 +46,7 @@ class Row:
     disk: bool = False                                      # nodes keep their files on disk, not in memory
     generated: dict = dataclasses.field(default_factory=dict)   # variant -> SIZE:FILES:SMALL that the Hub makes up
     timeout: float = 300                                    # s for one fetch
+    kind: tuple = ()                                        # flags of mkmodel
 
 
 def floor(figures, caps):
@@ -252,18 +253,20 @@ def judge_free(figures):
                    f"{ours:.1f} s against {theirs:.1f} s (CPU seconds of the nodes: {middle('p2pagent', 'cpu_agents'):.1f} against {middle('aria2', 'cpu_agents'):.1f})", ours < theirs)]
 
 
-def play_memory(f, _variant, _caps):
-    f.serve()
-    f.start()
-    r = f.fetch(900)
-    f.verify()
-    return r
+def memory(*hub):
+    def play(f, _variant, _caps):
+        f.serve(*hub)
+        f.start()
+        r = f.fetch(900)
+        f.verify()
+        return r
+    return play
 
 
-def judge_memory(figures):
+def judge_memory(figures, whence=""):
     small, large = figures["1GiB"], figures["8GiB"]
     growth = (large["anon_steady"] - small["anon_steady"]) / MB
-    return [Metric("anonymous memory of the largest agent, 8 GiB model, no caps: the most", "≤ 150 MiB", f"{large['anon_max'] / MB:.0f} MiB", large["anon_max"] <= 150 * MB),
+    return [Metric(f"anonymous memory of the largest agent, 8 GiB model{whence}, no caps: the most", "≤ 150 MiB", f"{large['anon_max'] / MB:.0f} MiB", large["anon_max"] <= 150 * MB),
             Metric("its growth from a 1 GiB to an 8 GiB model: median of the second half of the run", "none (≤ 16 MiB)",
                    f"{growth:+.0f} MiB ({small['anon_steady'] / MB:.0f} → {large['anon_steady'] / MB:.0f}; the most: {small['anon_max'] / MB:.0f} → {large['anon_max'] / MB:.0f})", growth <= 16)]
 
@@ -302,6 +305,54 @@ def play_join(f, _variant, _caps):
 def judge_join(figures):
     r = figures[""]
     return [Metric("join: from the start of a 2nd agent with --join until both see each other", "≤ 5 s", f"{r['joined']:.2f} s", r["joined"] <= 5)]
+
+
+# ---------------------------------------------------------------- the content-addressed store
+
+def play_xet(f, variant, _caps):
+    f.serve("-xet")
+    f.start(*(["--xet", "off"] if variant == "off" else []))
+    r = f.fetch(300)
+    f.verify()
+    return r
+
+
+def judge_xet(what, least=None):
+    def judge(figures):
+        r, plain = figures["on"], figures["off"]
+        sent, saved = r["stored"] / r["store"], r["hub_body"] / plain["hub_body"]
+        return [Metric(f"stored bytes that the store sent ÷ those it has, {what}, N = {r['nodes']} cold at once, {r['size'] // MB} MiB", "≤ 1.01", f"{sent:.4f} ({r['stored'] / MB:.1f} ÷ {r['store'] / MB:.1f} MiB)", sent <= 1.01),
+                Metric(f"bytes upstream with Xet ÷ without, {what}", f"≤ {least}", f"{saved:.3f} ({r['hub_body'] / MB:.1f} ÷ {plain['hub_body'] / MB:.1f} MiB; last node after {r['last']:.1f} against {plain['last']:.1f} s)", saved <= least)]
+    return judge
+
+
+# What pkg/xet does with each chunk, and of which parts: bench_test.go names both.
+DECODE = {"as it is": ("BenchmarkRecords/noise", ["BenchmarkLimits/blake3", "BenchmarkLimits/copy"]),
+          "LZ4, text": ("BenchmarkRecords/text", ["BenchmarkLimits/blake3", "BenchmarkLimits/lz4_text"]),
+          "BG4+LZ4, bfloat16": ("BenchmarkRecords/weights", ["BenchmarkLimits/blake3", "BenchmarkLimits/lz4_grouped_weights", "BenchmarkLimits/ungroup"])}
+
+
+def play_decode(f, _variant, _caps):
+    """Benchmarks of pkg/xet on one core; the median of five for each."""
+    argv = ["taskset", "-c", "0", f"{f.bin}/xet.test", "-test.run=^$", "-test.bench=^Benchmark(Records|Limits)$", "-test.cpu=1", "-test.count=5", "-test.benchtime=300ms"]
+    p = subprocess.run(argv, text=True, capture_output=True, timeout=600)
+    speeds = {}
+    for line in p.stdout.splitlines():
+        words = line.split()
+        if len(words) > 5 and words[5] == "MB/s":
+            speeds.setdefault(words[0], []).append(float(words[4]))
+    if p.returncode or not speeds:
+        raise fleet.Failed(f"the benchmarks of pkg/xet failed: {p.stderr.strip()[-300:]}")
+    return {"speed": {name: statistics.median(v) for name, v in speeds.items()}, "nodes": 1, "size": 0}
+
+
+def judge_decode(figures):
+    speed, out = figures[""]["speed"], []
+    for form, (name, parts) in DECODE.items():
+        limit = 1 / sum(1 / speed[p] for p in parts)
+        names = " + ".join(p.split("/")[1].replace("_", " ") for p in parts)
+        out.append(Metric(f"decoding and hashing stored chunks on one core, {form} ÷ its parts alone ({names})", "≥ 0.85", f"{speed[name] / limit:.2f} ({speed[name]:.0f} ÷ {limit:.0f} MB/s)", speed[name] >= 0.85 * limit))
+    return out
 
 
 # ---------------------------------------------------------------- the gateway
@@ -400,7 +451,11 @@ ROWS = {r.name: r for r in (
     Row("narrow16", "sixteen cold nodes, Hub 100 and nodes 400 Mbit/s", 16, cold(400), judge_cold(), caps=NARROW, size=512),
     Row("killed", "the busiest fetching member killed at 50 %", 8, play_killed, judge_killed),
     Row("free", "no caps, against aria2", 4, play_free, judge_free, caps=FREE, variants=ROUNDS),
-    Row("memory", "anonymous memory, 1 and 8 GiB", 2, play_memory, judge_memory, caps=FREE, variants=tuple(SIZES), disk=True, generated=SIZES),
+    Row("memory", "anonymous memory, 1 and 8 GiB", 2, memory(), judge_memory, caps=FREE, variants=tuple(SIZES), disk=True, generated=SIZES),
+    Row("xet", "a model in the store, eight cold nodes", 8, play_xet, judge_xet("bfloat16 weights", 0.9), size=512, shards=4, variants=("on", "off"), kind=("-normal",)),
+    Row("xettwins", "files in the store that share chunks, eight cold nodes", 8, play_xet, judge_xet("shards that share chunks", 0.75), size=512, shards=2, variants=("on", "off"), kind=("-normal", "-twins")),
+    Row("xetdecode", "decoding what is stored, on one core", 1, play_decode, judge_decode, size=64, shards=1),
+    Row("xetmemory", "anonymous memory, 1 and 8 GiB from the store", 2, memory("-xet"), lambda f: judge_memory(f, " from the store"), caps=FREE, variants=tuple(SIZES), disk=True, generated=SIZES),
     Row("liar", "a member that serves flipped bits", 4, play_liar, judge_liar, size=512, variants=("clean", "liar")),
     Row("stall", "a Hub body that stops with the socket open", 4, play_stall, lambda f: bounded(f[""], "a Hub body that stops with the socket open"), size=512),
     Row("silent", "a fetching member that goes silent", 4, play_silent, lambda f: bounded(f[""], "a peer that goes silent (nft drop)"), size=512),

@@ -210,6 +210,7 @@ class Fleet:
             "size": self.size, "nodes": len(nodes), "done": done, "last": max(done.values(), default=0),
             "median": statistics.median(done.values()) if done else 0,
             "hub_wire": moved["hub"]["sent"], "copies_wire": moved["hub"]["sent"] / self.size,
+            "stored": stats["stored_bytes"] - body["stored_bytes"], "store": stats["store_bytes"],
             "hub_body": stats["body_bytes"] - body["body_bytes"], "copies": (stats["body_bytes"] - body["body_bytes"]) / self.size,
             "calls": {k: v - body["calls"].get(k, 0) for k, v in stats["calls"].items() if v != body["calls"].get(k, 0)},
             "max_coverage": stats.get("max_coverage"), "moved": moved,

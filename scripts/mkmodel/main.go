@@ -27,12 +27,14 @@ func run() error {
 	flag.Var(&total, "size", "bytes of all shards together")
 	shards := flag.Int("shards", 4, "number of safetensors files")
 	seed := flag.Uint64("seed", 1, "another seed makes another model")
+	normal := flag.Bool("normal", false, "weights of a normal distribution, which compress as trained ones do")
+	twins := flag.Bool("twins", false, "two more files that have bytes of the shards")
 	sums := flag.String("sums", "", "file for the SHA-256 of every file, as sha256sum -c reads it")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		return errors.New("want one folder")
 	}
-	files, err := testmodel.Write(flag.Arg(0), testmodel.Options{Size: int64(total), Shards: *shards, Seed: *seed})
+	files, err := testmodel.Write(flag.Arg(0), testmodel.Options{Size: int64(total), Shards: *shards, Seed: *seed, Normal: *normal, Twins: *twins})
 	if err != nil {
 		return err
 	}

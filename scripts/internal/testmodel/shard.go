@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -100,7 +101,8 @@ func (s *shard) encode(room int64) []byte {
 	return out
 }
 
-func (s *shard) write(dir string, seed uint64) (_ File, err error) {
+// write writes the header, and the tensors by body.
+func (s *shard) write(dir string, body func(io.Writer) error) (_ File, err error) {
 	f, err := os.Create(filepath.Join(dir, s.name))
 	if err != nil {
 		return File{}, err
@@ -115,17 +117,23 @@ func (s *shard) write(dir string, seed uint64) (_ File, err error) {
 	if _, err := out.Write(s.header); err != nil {
 		return File{}, err
 	}
-	if err := writeWeights(out, s.size-int64(len(s.header)), seed); err != nil {
+	if err := body(out); err != nil {
 		return File{}, err
 	}
 	return File{Path: s.name, Size: s.size, SHA256: hex.EncodeToString(digest.Sum(nil))}, nil
 }
 
-func writeWeights(w io.Writer, n int64, seed uint64) error {
-	buf := make([]byte, 1<<20)
+// bytes returns how long the tensors are.
+func (s *shard) bytes() int64 { return s.size - int64(len(s.header)) }
+
+func (o Options) writeWeights(w io.Writer, n int64, seed uint64) error {
+	fill, buf := weights, make([]byte, 1<<20)
+	if o.Normal {
+		fill = normalWeights()
+	}
 	for n > 0 {
 		part := buf[:min(n, int64(len(buf)))]
-		seed = weights(buf, seed)
+		seed = fill(buf, seed)
 		if _, err := w.Write(part); err != nil {
 			return err
 		}
@@ -134,16 +142,43 @@ func writeWeights(w io.Writer, n int64, seed uint64) error {
 	return nil
 }
 
+// normalWeights returns what fills buf with bfloat16 numbers of a normal
+// distribution, mean 0 and deviation 0.02, as trained weights have: each of 65,536
+// equally likely ones.
+func normalWeights() func(buf []byte, state uint64) uint64 {
+	var table [1 << 16]uint16
+	for i := range table {
+		p := (float64(i) + 0.5) / float64(len(table))
+		table[i] = uint16(math.Float32bits(float32(0.02*math.Sqrt2*math.Erfinv(2*p-1))) >> 16)
+	}
+	return func(buf []byte, state uint64) uint64 {
+		for i := 0; i+8 <= len(buf); i += 8 {
+			var z uint64
+			z, state = next(state)
+			for k := range 4 {
+				binary.LittleEndian.PutUint16(buf[i+2*k:], table[uint16(z>>(16*k))])
+			}
+		}
+		return state
+	}
+}
+
+// next is a step of splitmix64.
+func next(state uint64) (value, after uint64) {
+	state += 0x9e3779b97f4a7c15
+	z := state
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31, state
+}
+
 // weights fills buf with bfloat16 numbers of ±2^-7 to ±2^-5, as weights are,
 // and never NaN: random sign, mantissa and last bit of the exponent. The
 // generator is splitmix64, one step for four numbers.
 func weights(buf []byte, state uint64) uint64 {
 	for i := 0; i+8 <= len(buf); i += 8 {
-		state += 0x9e3779b97f4a7c15
-		z := state
-		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		z ^= z >> 31
+		var z uint64
+		z, state = next(state)
 		binary.LittleEndian.PutUint64(buf[i:], z&0x80ff80ff80ff80ff|0x3c003c003c003c00)
 	}
 	return state

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,6 +20,11 @@ type Options struct {
 	Size   int64  // bytes of all shards together, headers included
 	Shards int    // number of model-*.safetensors files
 	Seed   uint64 // another seed makes another model of the same shape
+	// Normal draws the weights from a normal distribution, as those of a trained model
+	// are; else they are quicker to make.
+	Normal bool
+	// Twins adds two files that have bytes of the shards in them: see writeTwins.
+	Twins bool
 }
 
 // minShard keeps room for a header and a tensor in every shard.
@@ -46,6 +52,13 @@ func Write(dir string, o Options) ([]File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make model: %w", err)
 	}
+	if o.Twins {
+		twins, err := writeTwins(dir, o, shards)
+		if err != nil {
+			return nil, fmt.Errorf("make model: %w", err)
+		}
+		files = append(files, twins...)
+	}
 	for path, content := range smallFiles(o, weights) {
 		f, err := writeSmall(dir, path, content)
 		if err != nil {
@@ -65,13 +78,15 @@ func writeShards(dir string, o Options, shards []shard) ([]File, error) {
 	for i, s := range shards {
 		slots <- struct{}{}
 		all.Go(func() {
-			files[i], errs[i] = s.write(dir, o.Seed+uint64(i)<<32)
+			files[i], errs[i] = s.write(dir, func(w io.Writer) error { return o.writeWeights(w, s.bytes(), o.seedOf(i)) })
 			<-slots
 		})
 	}
 	all.Wait()
 	return files, errors.Join(errs...)
 }
+
+func (o Options) seedOf(shard int) uint64 { return o.Seed + uint64(shard)<<32 }
 
 func writeSmall(dir, path, content string) (File, error) {
 	sum := sha256.Sum256([]byte(content))

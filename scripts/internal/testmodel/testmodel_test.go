@@ -1,6 +1,7 @@
 package testmodel_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,34 @@ func TestShardsAreSafetensors(t *testing.T) {
 	}
 	if total != o.Size || len(weights) != 0 || len(files) != o.Shards+10 {
 		t.Errorf("got %d bytes, %d tensors missing, %d files; want %d, 0, %d", total, len(weights), len(files), o.Size, o.Shards+10)
+	}
+}
+
+// The twins are safetensors too, and share what they should.
+func TestTwins(t *testing.T) {
+	dir := t.TempDir()
+	o := testmodel.Options{Size: 20 << 20, Shards: 2, Normal: true, Twins: true}
+	files, err := testmodel.Write(dir, o)
+	if err != nil || len(files) != o.Shards+12 {
+		t.Fatal(len(files), err)
+	}
+	read := func(name string) []byte {
+		checkShard(t, filepath.Join(dir, name))
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	first, last := read("model-00001-of-00002.safetensors"), read("model-00002-of-00002.safetensors")
+	if twin := read("twin.safetensors"); bytes.Equal(twin, first) || !bytes.Equal(twin[len(twin)-9<<20:], first[len(first)-9<<20:]) {
+		t.Error("the twin is no twin")
+	}
+	mixed := read("mixed.safetensors")
+	for _, s := range [][]byte{first[2<<20 : 3<<20], last[6<<20 : 7<<20]} {
+		if !bytes.Contains(mixed, s[:64<<10]) {
+			t.Error("mixed does not have a run of a shard")
+		}
 	}
 }
 

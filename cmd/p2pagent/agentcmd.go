@@ -55,6 +55,7 @@ func (p *program) serve(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
+	m.daemon = true
 	path := s.Socket
 	if path == "" {
 		path = s.place.serveSocket(s.StateDir)
@@ -118,7 +119,7 @@ func (m *member) answer(ctx context.Context, d doors, recent *tail) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	control := agent.ServerOptions{Inside: m.inside(recent), Reload: m.reload}
+	control := agent.ServerOptions{Inside: m.inside(recent), Reload: m.reload, Rollout: m.rollout}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.NewServer(m.agent, control).Serve(ctx, d.commands) })
 	g.Go(func() error { return m.keeper.Run(ctx) })

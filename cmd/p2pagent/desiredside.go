@@ -18,7 +18,8 @@ import (
 func (m *member) newKeeper() (*desired.Keeper, error) {
 	return desired.New(desired.Options{
 		Fetch: m.bringDesired, Notebook: notebook{m.settings.StateDir, rolloutsFile}, Logger: m.log.With("part", "desired"),
-		Kind: func(err error) (string, bool) { kind := classify(err); return string(kind), lasting[kind] },
+		Rollouts: func(refs []pieces.Ref) error { return m.agent.PinOnly(agent.ByRollout, refs) },
+		Kind:     func(err error) (string, bool) { kind := classify(err); return string(kind), lasting[kind] },
 	})
 }
 

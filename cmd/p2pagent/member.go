@@ -14,6 +14,7 @@ import (
 	"p2pagent/internal/buffers"
 	"p2pagent/internal/desired"
 	"p2pagent/internal/layout"
+	"p2pagent/internal/rollout"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/hub"
@@ -38,8 +39,10 @@ type member struct {
 	layouts *layout.Index // nil when nothing is copied from files that are here
 	agent   *agent.Agent
 	keeper  *desired.Keeper
+	fleet   *rollout.Fleet
 	side    *swarmSide
 
+	daemon    bool       // lives for more than one command
 	reloading sync.Mutex // held while the configuration is read again
 
 	gateway string // host:port where clients of this node find it; "" without one
@@ -106,7 +109,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 		Answers:  m.answers,
 		Fetchers: s.Fetchers, Ranges: s.Ranges, Memory: pieceMemory, Buffers: pool, Upstream: facts.Upstream,
 		UploadLimit: int64(s.UploadLimit), DownloadLimit: int64(s.DownloadLimit),
-		OnHold: m.held, Logger: log.With("part", "swarm"),
+		OnHold: m.held, OnRollout: m.takeRollout, Logger: log.With("part", "swarm"),
 	})
 	if err != nil {
 		return nil, err
@@ -115,6 +118,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	if m.keeper, err = m.newKeeper(); err != nil {
 		return nil, err
 	}
+	m.fleet = m.newFleet()
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook{s.StateDir, notesFile}, Desired: m.keeper.States, OnRemoved: m.keeper.Removed,
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),

@@ -28,6 +28,7 @@ type options struct {
 	Xet          xetValue
 	Ranges       int
 	Label        labelsValue
+	TakeRollouts bool
 	Socket       string
 	Gateway      string
 	GatewayOpen  listValue
@@ -74,6 +75,7 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Ranges, "ranges", defaultRanges, "`requests` to the Hub at once, at most: extents of this member")
 	fs.Var(&o.Xet, "xet", "read files from the Hub's content-addressed store: auto, with\nplain HTTP when it fails; off; only, without")
 	fs.Var(&o.Label, "label", "`key=value` to tell other members about this node; node=NAME\nnames it to people")
+	fs.BoolVar(&o.TakeRollouts, "accept-rollouts", true, "hold what other members ask this one to (p2pagent rollout)")
 	fs.StringVar(&o.Socket, "socket", "", "unix socket `path` of the control API")
 	fs.StringVar(&o.Gateway, "gateway", defaultGateway, "`address` that Hub clients on this node use as the Hub\n(HF_ENDPOINT); port 0 takes any, off or an empty one none")
 	fs.Var(&o.GatewayOpen, "gateway-open", "gated or private `repositories` that the gateway serves to\neverybody on this node; * for all")

@@ -33,6 +33,9 @@ type Options struct {
 	Fetch func(ctx context.Context, m Model, told func(Progress)) (pieces.Commit, error)
 	// Kind names the kind of an error; lasting ones stay when tried again at once.
 	Kind func(error) (kind string, lasting bool)
+	// Rollouts is told, before a change counts, of all references that rollouts will
+	// hold; nil is not told.
+	Rollouts func([]pieces.Ref) error
 	// Notebook keeps what rollouts told over restarts; nil forgets it.
 	Notebook Notebook
 	Logger   *slog.Logger
@@ -72,6 +75,9 @@ func New(o Options) (*Keeper, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Rollouts == nil {
+		o.Rollouts = func([]pieces.Ref) error { return nil }
 	}
 	told, err := loadRollouts(o.Notebook)
 	if err != nil {
@@ -282,6 +288,17 @@ func (k *Keeper) update(e *entry, change func(*State)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	change(&e.state)
+}
+
+// State says how it stands with one.
+func (k *Keeper) State(ref string) (State, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.entries[ref]
+	if e == nil {
+		return State{}, false
+	}
+	return e.state, true
 }
 
 // States says how it stands with every model, by reference.

@@ -60,7 +60,7 @@ func (k *Keeper) note(ref string, change func() error) error {
 	now := maps.Clone(k.rollout)
 	k.mu.Unlock()
 	if err == nil && !maps.EqualFunc(before, now, Model.same) {
-		err = saveRollouts(k.o.Notebook, now)
+		err = k.write(now)
 	}
 	k.mu.Lock()
 	if err != nil {
@@ -72,6 +72,18 @@ func (k *Keeper) note(ref string, change func() error) error {
 	}
 	k.mu.Unlock()
 	return err
+}
+
+// write tells of the list and makes it durable.
+func (k *Keeper) write(list map[string]Model) error {
+	refs := make([]pieces.Ref, 0, len(list))
+	for _, m := range list {
+		refs = append(refs, m.Ref)
+	}
+	if err := k.o.Rollouts(refs); err != nil {
+		return err
+	}
+	return saveRollouts(k.o.Notebook, list)
 }
 
 const notebookVersion = 1

@@ -35,6 +35,9 @@ func TestLimits(t *testing.T) {
 		{"blobs in one Want or Unwant", wire.MaxWantBlobs, ""},
 		{"statements in one Offer, as this program sends it", wire.MaxStatements, ""},
 		{"encoded statements of one Offer", pieces.MaxStatementBytes, "bytes"},
+		{"texts of a Rollout together", wire.MaxRollout, "bytes"},
+		{"patterns of a Rollout", wire.MaxPatterns, ""},
+		{"kind and reason of a Report together", wire.MaxReason, "bytes"},
 		{"gossip message", wire.MaxGossip, "bytes"},
 		{"rows of a Summary, blobs of a Seek", wire.MaxSummaryRows, ""},
 		{"piece", pieces.MaxPieceSize, "bytes"},
@@ -101,6 +104,8 @@ func TestExamples(t *testing.T) {
 		&wire.Retract{Blob: blob, Indexes: []int{0}},
 		&wire.Inquiry{Topic: "holdings"},
 		&wire.Answer{Value: []byte{0x80}},
+		&wire.Rollout{Ref: "org/name@main", Commit: pieces.Commit(value), Exclude: []string{"*.bin"}, Every: 1},
+		&wire.Report{Stage: wire.Fetching, Total: 5, Completed: 3, Here: 1, Upstream: 2, Rate: 4},
 	} {
 		frame, err := wire.Append(nil, m)
 		if err != nil {

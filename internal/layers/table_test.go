@@ -27,6 +27,7 @@ var table = map[string]row{
 	"internal/page":    {avoids: []string{"os", "os/exec", "syscall"}},
 	"internal/minicas": {imports: []string{"pkg/pieces"}, tests: []string{"pkg/xet"}, avoids: []string{"os", "net", "net/http", "syscall", "os/exec", "sync", "log", "log/slog"}, pure: true},
 	"internal/plan":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
+	"internal/rollout": {imports: []string{"pkg/pieces", "internal/desired", "internal/wire", "pkg/swarm"}, avoids: []string{"os", "os/exec", "syscall", "net", "net/http"}},
 	"internal/sockopt": {},
 	"internal/stall":   {},
 	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
@@ -43,7 +44,7 @@ var table = map[string]row{
 		tests: []string{"internal/cluster", "internal/leaktest"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/layout", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
 
-	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "internal/evict", "internal/layout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
+	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/desired", "internal/evict", "internal/layout", "internal/rollout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
 	"pkg/gateway": {imports: []string{"pkg/pieces", "internal/minicas"}, tests: []string{"*"}},
 
 	"cmd/p2pagent": {imports: []string{"*"}},

@@ -23,6 +23,9 @@
 // bytes of the piece.
 //
 // On a stream of InquiryProtocol one Inquiry is answered with one Answer.
+//
+// On a rollout stream (RolloutProtocol) the member that opened it sends one Rollout;
+// the other answers with Reports until either ends the stream.
 package wire
 
 // The protocols by name; the number is the version.
@@ -30,6 +33,7 @@ const (
 	SwarmProtocol   = "/p2pagent/swarm/1"
 	PieceProtocol   = "/p2pagent/piece/1"
 	InquiryProtocol = "/p2pagent/inquiry/1"
+	RolloutProtocol = "/p2pagent/rollout/1"
 
 	Version = 1
 )

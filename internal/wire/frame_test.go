@@ -38,6 +38,8 @@ var messages = []Message{
 	&Inquiry{Topic: "holdings"},
 	&Answer{Value: []byte{0x80}},
 	&PartRequest{Blob: blob, Index: 0, Parts: []Part{{Off: 1, N: 2}, {Off: 3, N: 1}}},
+	&Rollout{Ref: "org/name@main", Commit: "0123456789abcdef0123456789abcdef01234567", Include: []string{"*.json"}, Exclude: []string{"old/"}, Every: 1},
+	&Report{Stage: Failed, Kind: "denied", Reason: "gated", Total: 9, Completed: 8, Here: 1, Upstream: 2, Peers: 5, Rate: 7},
 }
 
 func reader(b []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(b)) }
@@ -52,7 +54,7 @@ func TestEveryMessageComesBack(t *testing.T) {
 			t.Fatalf("%T: %v", m, err)
 		}
 	}
-	for k := kindHello; k <= kindPartRequest; k++ {
+	for k := kindHello; k <= kindReport; k++ {
 		if !seen[k] {
 			t.Errorf("type %d is not among the messages of this test", k)
 		}
@@ -155,6 +157,11 @@ func TestAppendRefusesWhatReadWould(t *testing.T) {
 		&Inquiry{Topic: strings.Repeat("t", MaxRecordKey+1)},
 		&Answer{Value: make([]byte, MaxAnswer+17)},
 		&PieceRequest{Blob: blob, Index: 2},
+		&Rollout{Ref: strings.Repeat("r", MaxRollout), Include: []string{"x"}, Every: 1},
+		&Rollout{Include: make([]string, MaxPatterns), Exclude: []string{"x"}, Every: 1},
+		&Rollout{}, &Rollout{Every: MaxReportEvery + 1},
+		&Report{Stage: Here, Rate: -1}, &Report{}, &Report{Stage: Failed + 1},
+		&Report{Stage: Failed, Kind: "denied", Reason: strings.Repeat("x", MaxReason)},
 		&PieceReply{Length: pieces.MaxPieceSize + 1},
 		&Offer{Blob: blob, Statements: make([]byte, pieces.MaxStatementBytes+8192)},
 	} {

@@ -31,6 +31,8 @@ const (
 	kindInquiry
 	kindAnswer
 	kindPartRequest
+	kindRollout
+	kindReport
 )
 
 // Limits on what one message may carry.
@@ -261,6 +263,10 @@ func blank(k kind) (Message, error) {
 		return new(Answer), nil
 	case kindPartRequest:
 		return new(PartRequest), nil
+	case kindRollout:
+		return new(Rollout), nil
+	case kindReport:
+		return new(Report), nil
 	}
 	return nil, fmt.Errorf("message type %d: %w", k, ErrProtocol)
 }
@@ -286,6 +292,10 @@ func check(m Message) error {
 		return short("topic", m.Topic, MaxRecordKey)
 	case *Hold:
 		return short("bucket", m.Bucket, MaxText)
+	case *Rollout:
+		return m.check()
+	case *Report:
+		return m.check()
 	case *PieceRequest:
 		return within(m.Blob, m.Index)
 	case *PartRequest:

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"p2pagent/internal/desired"
+	"p2pagent/internal/rollout"
 	"p2pagent/pkg/pieces"
 )
 
@@ -166,6 +167,13 @@ type (
 	verifyCall struct {
 		Ref string `json:"ref"`
 	}
+	rolloutCall struct {
+		Ref      string            `json:"ref"`
+		Include  []string          `json:"include,omitempty"`
+		Exclude  []string          `json:"exclude,omitempty"`
+		Selector map[string]string `json:"selector,omitempty"`
+		Wait     bool              `json:"wait,omitempty"`
+	}
 	removeCall struct {
 		Ref    string `json:"ref"`
 		DryRun bool   `json:"dry_run,omitempty"`
@@ -185,6 +193,8 @@ type streamLine struct {
 	Result        *Result    `json:"result,omitempty"`
 	Problems      []Problem  `json:"problems,omitempty"`
 	Error         *wireError `json:"error,omitempty"`
+
+	Rollout *rollout.Table `json:"rollout,omitempty"` // of progress, and of the result
 }
 
 const (
@@ -197,6 +207,15 @@ const (
 type Verifying struct {
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
+}
+
+// RolloutRequest asks members to hold a snapshot.
+type RolloutRequest struct {
+	Ref      pieces.Ref
+	Include  []string
+	Exclude  []string
+	Selector rollout.Selector // which members; empty means all
+	Wait     bool             // until each has it or can't have it
 }
 
 // Reloaded is what reading the configuration again changed.

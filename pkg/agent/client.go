@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"p2pagent/internal/rollout"
 	"p2pagent/pkg/pieces"
 )
 
@@ -125,6 +126,21 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	var out reloadAnswer
 	err := c.call(ctx, http.MethodPost, "/v1/reload", nil, &out)
 	return out.Reloaded, err
+}
+
+// Rollout has the agent ask members to hold a snapshot; they go on when ctx ends
+// first. watch, when not nil, is called about once a second.
+func (c *Client) Rollout(ctx context.Context, r RolloutRequest, watch func(rollout.Table)) (rollout.Table, error) {
+	call := rolloutCall{r.Ref.String(), r.Include, r.Exclude, r.Selector, r.Wait}
+	line, err := c.stream(ctx, "/v1/rollout", call, func(l streamLine) {
+		if watch != nil && l.Rollout != nil {
+			watch(*l.Rollout)
+		}
+	})
+	if err != nil || line.Rollout == nil {
+		return rollout.Table{}, err
+	}
+	return *line.Rollout, nil
 }
 
 // Ensure has the agent run the job. The agent goes on with it when ctx ends

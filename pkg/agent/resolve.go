@@ -35,6 +35,16 @@ type teller func(s State, waiting string)
 // untold is for work that no job stands for.
 func untold(State, string) {}
 
+// Resolve returns the commit that a ref means now, and a notice when somebody else
+// than the Hub said so. One member asks the Hub for the swarm.
+func (a *Agent) Resolve(ctx context.Context, ref pieces.Ref) (commit pieces.Commit, notice string, err error) {
+	name, err := a.resolve(ctx, ref, nil, untold)
+	if err != nil {
+		return "", "", fmt.Errorf("resolve %s: %w", ref, err)
+	}
+	return name.commit, name.notice, nil
+}
+
 // resolve finds the commit that a revision means, by this node's rights or the
 // caller's.
 func (a *Agent) resolve(ctx context.Context, ref pieces.Ref, caller *Rights, tell teller) (resolved, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,8 +20,11 @@ import (
 	"go.uber.org/goleak"
 
 	"p2pagent/internal/cluster"
+	"p2pagent/internal/desired"
 	"p2pagent/internal/leaktest"
+	"p2pagent/internal/rollout"
 	"p2pagent/internal/stall"
+	"p2pagent/internal/wire"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/hub"
@@ -56,14 +60,17 @@ type ask struct {
 // unit is one agent with its parts.
 type unit struct {
 	*agent.Agent
-	room  *room
-	node  *cluster.Node
-	cache *cachefs.Cache
-	side  *side
-	notes *notebook
-	halt  context.CancelFunc // ends the agent alone
-	stop  context.CancelFunc // ends all its parts
-	ended sync.WaitGroup
+	room   *room
+	node   *cluster.Node
+	cache  *cachefs.Cache
+	side   *side
+	notes  *notebook
+	fleet  *rollout.Fleet
+	keeper *desired.Keeper
+	told   *notebook          // what rollouts told
+	halt   context.CancelFunc // ends the agent alone
+	stop   context.CancelFunc // ends all its parts
+	ended  sync.WaitGroup
 }
 
 // inRoom runs test with n agents that have settled, and checks that nothing is
@@ -79,6 +86,8 @@ type furniture struct {
 	retries int             // of API calls, as in hub.Options
 	taps    *taps           // on all that members write; nil for none
 	cluster cluster.Options // without the key
+	cache   func(i int, o *cachefs.Options)
+	facts   func(i int, f *swarm.Facts)
 }
 
 func inRoomWith(t *testing.T, n int, f furniture, test func(t *testing.T, r *room)) {
@@ -127,6 +136,32 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 }
 
+// keep wires what is desired as cmd/p2pagent does.
+func (u *unit) keep(members *swarm.Members, node *swarm.Node) {
+	var err error
+	u.keeper, err = desired.New(desired.Options{
+		Fetch: func(ctx context.Context, m desired.Model, told func(desired.Progress)) (pieces.Commit, error) {
+			res, err := u.Ensure(ctx, agent.Request{
+				Ref: m.Ref, Commit: m.Commit, Include: m.Include, Exclude: m.Exclude, Tied: true,
+				Watch: func(j agent.Job) {
+					told(desired.Progress{Total: j.Total, Completed: j.Completed, Here: j.Here, Upstream: j.Upstream, Peers: j.FromPeers()})
+				},
+			})
+			return pieces.Commit(res.Commit), err
+		},
+		Kind:     func(err error) (string, bool) { return kindText(err), kindText(err) == string(agent.NoSpace) },
+		Rollouts: func(refs []pieces.Ref) error { return u.PinOnly(agent.ByRollout, refs) },
+		Notebook: u.told,
+	})
+	u.room.must(err)
+	u.fleet = rollout.NewFleet(rollout.FleetOptions{
+		Members: members, Asker: node, Keeper: u.keeper, Kind: kindText, Logger: slog.New(slog.DiscardHandler),
+		Check: func(include, exclude []string) error { _, err := agent.Match(nil, include, exclude); return err },
+	})
+}
+
+func kindText(err error) string { return string(agentError(err).Kind) }
+
 func (u *unit) end() {
 	u.stop()
 	u.ended.Wait()
@@ -139,9 +174,16 @@ func (u *unit) end() {
 func (r *room) start(i int, change func(*agent.Options)) *unit {
 	r.t.Helper()
 	n := r.Nodes[i]
-	u := &unit{room: r, node: n, notes: &notebook{}}
+	u := &unit{room: r, node: n, notes: &notebook{}, told: &notebook{}}
+	if len(r.units) > i {
+		u.told = r.units[i].told
+	}
 	signer := pieces.NewSigner(n.Identity)
-	cache, err := cachefs.Open(cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer, Logger: r.furniture.taps.logger()})
+	co := cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer, Logger: r.furniture.taps.logger()}
+	if r.furniture.cache != nil {
+		r.furniture.cache(i, &co)
+	}
+	cache, err := cachefs.Open(co)
 	r.must(err)
 	u.cache = cache
 	var node *swarm.Node
@@ -154,6 +196,9 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 		o.Transport = tappedGossip{o.Transport, r.furniture.taps}
 	}
 	o.Logger = log
+	if r.furniture.facts != nil {
+		r.furniture.facts(i, &o.Facts)
+	}
 	o.OnUp = func(f swarm.Facts) { node.MemberUp(f) }
 	o.OnDown = func(p peer.ID) { node.MemberDown(p) }
 	members, err := swarm.NewMembers(o)
@@ -167,9 +212,13 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 		Host: n.Host, Members: members, Store: cache, Signer: signer, Name: n.Name, Upstream: true,
 		Records: func(key string) ([]byte, bool) { return u.Record(key) },
 		OnHold:  func(bucket string, wait time.Duration) { client.Hold(bucket, time.Now().Add(wait)) }, Logger: log,
+		OnRollout: func(ctx context.Context, from string, o wire.Rollout, report func(wire.Report) error) error {
+			return u.fleet.Take(ctx, from, o, report)
+		},
 	})
 	r.must(err)
 	u.side = &side{node}
+	u.keep(members, node)
 	ao := agent.Options{
 		Cache: cache, Swarm: u.side, Notebook: u.notes, Classify: classify, Prefer: node.Prefer,
 		Seeder: seeder.New(seeder.Options{Signer: signer, GiveUp: 2, Border: cache.Border, Logger: log}), Logger: log,
@@ -187,7 +236,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	r.must(err)
 	ctx, stop := context.WithCancel(context.Background())
 	u.stop = stop
-	for _, run := range []func(context.Context) error{cache.Run, members.Run, node.Run} {
+	for _, run := range []func(context.Context) error{cache.Run, members.Run, node.Run, u.keeper.Run} {
 		u.ended.Go(func() { r.check(run(ctx)) })
 	}
 	front, halt := context.WithCancel(ctx)
@@ -372,6 +421,9 @@ func (s *side) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Pr
 func classify(err error) agent.Kind {
 	if e, ok := errors.AsType[*hub.StatusError](err); ok && e.Status >= 500 {
 		return agent.Unreachable
+	}
+	if _, ok := errors.AsType[*cachefs.NoSpaceError](err); ok {
+		return agent.NoSpace
 	}
 	for _, row := range []struct {
 		kind agent.Kind

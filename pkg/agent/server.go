@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"p2pagent/internal/rollout"
 	"p2pagent/pkg/pieces"
 )
 
@@ -39,6 +40,8 @@ type ServerOptions struct {
 	Inside Inside
 	// Reload reads the configuration again. On an error nothing has changed.
 	Reload func(context.Context) (Reloaded, error)
+	// Rollout asks members to hold a snapshot; watch hears how far they are.
+	Rollout func(ctx context.Context, r RolloutRequest, watch func(rollout.Table)) (rollout.Table, error)
 }
 
 // Inside writes what GET /v1/inside/NAME answers, by name: what helps to find out
@@ -62,6 +65,7 @@ func NewServer(a *Agent, o ServerOptions) *Server {
 	mux.HandleFunc("POST /v1/pin", s.pin)
 	mux.HandleFunc("POST /v1/unpin", s.unpin)
 	mux.HandleFunc("POST /v1/reload", s.reload)
+	mux.HandleFunc("POST /v1/rollout", s.rollout)
 	mux.HandleFunc("/", s.unknown)
 	s.http = &http.Server{
 		Handler: mux, ConnContext: withCaller, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -283,6 +287,34 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, reloadAnswer{SchemaVersion, changed})
+}
+
+// rollout wants as much as remove: it fills the disks of others.
+func (s *Server) rollout(w http.ResponseWriter, r *http.Request) {
+	if s.opt.Rollout == nil {
+		s.unknown(w, r)
+		return
+	}
+	if !s.allowed(w, r, "rollout") {
+		return
+	}
+	var call rolloutCall
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	ref, err := parseRef(call.Ref)
+	if err == nil {
+		_, err = newFilter(call.Include, call.Exclude)
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	out := newStream(w)
+	request := RolloutRequest{ref, canonicalPatterns(call.Include), canonicalPatterns(call.Exclude), call.Selector, call.Wait}
+	t, err := s.opt.Rollout(r.Context(), request, func(t rollout.Table) { out.progress(streamLine{Rollout: &t}, true) })
+	s.finish(out, streamLine{Rollout: &t}, err)
 }
 
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {

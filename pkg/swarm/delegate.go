@@ -118,7 +118,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	}
 	m.count.Add(-1)
 	delete(m.roster, n.Name)
-	m.remember(n.Name, e.addr)
+	m.remember(n.Name, e)
 	m.events.push(event{facts: e.facts})
 }
 
@@ -140,8 +140,8 @@ func gossipAddr(n *memberlist.Node) string {
 // lostMember is one that died or left (memberlist does not say which): perhaps
 // it was the network between us that died. It is tried again for an hour.
 type lostMember struct {
-	addr string
-	at   time.Time
+	rosterEntry
+	at time.Time
 }
 
 const (
@@ -150,13 +150,13 @@ const (
 )
 
 // remember notes a lost member. m.mu is held.
-func (m *Members) remember(name, addr string) {
+func (m *Members) remember(name string, e rosterEntry) {
 	for old, l := range m.lost {
 		if len(m.lost) >= maxLost || time.Since(l.at) > lostTime {
 			delete(m.lost, old)
 		}
 	}
-	m.lost[name] = lostMember{addr: addr, at: time.Now()}
+	m.lost[name] = lostMember{e, time.Now()}
 }
 
 // event is a member that came or went.

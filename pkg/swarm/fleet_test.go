@@ -265,15 +265,16 @@ func (h *hubFor) piece(ctx context.Context, b pieces.Blob, i int, put func(conte
 // member is one node of a fleet with all its parts.
 type member struct {
 	*cluster.Node
-	node  *swarm.Node
-	store *memStore
-	hub   *hubFor
-	local *files // nil: none
-	stop  context.CancelFunc
-	done  chan error    // what Fetch returned
-	idle  time.Duration // longest without a byte, once done
-	peers int64         // bytes from other members, once done
-	t     *testing.T
+	node    *swarm.Node
+	members *swarm.Members
+	store   *memStore
+	hub     *hubFor
+	local   *files // nil: none
+	stop    context.CancelFunc
+	done    chan error    // what Fetch returned
+	idle    time.Duration // longest without a byte, once done
+	peers   int64         // bytes from other members, once done
+	t       *testing.T
 }
 
 type fleet struct {
@@ -319,6 +320,7 @@ func (f *fleet) run(m *member) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	m.members = members
 	c := swarm.Config{Host: m.Host, Members: members, Store: m.store, Signer: m.hub.signer, Name: m.Name, Upstream: true, Logger: f.log(m)}
 	if f.tweak != nil {
 		f.tweak(&c)

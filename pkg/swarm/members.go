@@ -330,6 +330,21 @@ func (m *Members) List() []Facts {
 	return out
 }
 
+// Lost returns members that were alive in the last hour and are not in sight now, 64
+// at most, by peer id.
+func (m *Members) Lost() []Facts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Facts
+	for _, l := range m.lost {
+		if time.Since(l.at) <= lostTime {
+			out = append(out, l.facts)
+		}
+	}
+	slices.SortFunc(out, func(a, b Facts) int { return cmp.Compare(a.Peer, b.Peer) })
+	return out
+}
+
 // Refused returns who was not let in during the last hour, and why, latest
 // first.
 func (m *Members) Refused() []Refusal {

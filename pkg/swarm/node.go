@@ -79,7 +79,11 @@ type Config struct {
 	Uploads                    int                                     // pieces sent at once, default 8
 	UploadLimit, DownloadLimit int64                                   // bytes a second, 0 for none
 	OnHold                     func(bucket string, wait time.Duration) // another member was told to wait
-	Logger                     *slog.Logger
+	// OnRollout takes what another member, by its peer id, asks this one to hold. It
+	// reports until it has no more to say, ctx ends or report fails. Without it all are
+	// refused.
+	OnRollout func(ctx context.Context, from string, order wire.Rollout, report func(wire.Report) error) error
+	Logger    *slog.Logger
 }
 
 // DefaultNeighbours is how many members a node keeps a swarm stream with. Up to
@@ -107,6 +111,8 @@ type Node struct {
 	server *server
 	taker  *taker
 	copies chan struct{} // held by the job that copies
+
+	reporting chan struct{} // slots of rollouts that are reported on
 
 	// All below belongs to the owner loop.
 	members  map[plan.Peer]*member
@@ -157,12 +163,16 @@ func New(c Config) (*Node, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.OnRollout == nil {
+		c.OnRollout = noRollouts
+	}
 	self := peerKey(c.Host.ID())
 	readers := plan.NewReaders()
 	n := &Node{
 		cfg: c, log: c.Logger, self: self,
 		events: make(chan func(), 256), stopped: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
-		proofs: newProofs(), copies: make(chan struct{}, 1),
+		reporting: make(chan struct{}, rolloutsServed),
+		proofs:    newProofs(), copies: make(chan struct{}, 1),
 		server:  newServer(c.Store, c.Uploads, limiter(c.UploadLimit)),
 		taker:   newTaker(c.Host, limiter(c.DownloadLimit)),
 		members: map[plan.Peer]*member{}, links: map[plan.Peer]*link{},
@@ -196,12 +206,14 @@ func (n *Node) Run(ctx context.Context) error {
 	n.cfg.Host.SetStreamHandler(wire.SwarmProtocol, n.accept)
 	n.cfg.Host.SetStreamHandler(wire.PieceProtocol, func(s network.Stream) { n.servePieces(s, s.Conn().RemotePeer()) })
 	n.cfg.Host.SetStreamHandler(wire.InquiryProtocol, n.answerInquiry)
+	n.cfg.Host.SetStreamHandler(wire.RolloutProtocol, n.serveRollout)
 	g.Go(func() error { return n.loop(gctx) })
 	g.Go(func() error { return n.serveLanes(gctx) })
 	<-gctx.Done()
 	n.cfg.Host.RemoveStreamHandler(wire.SwarmProtocol)
 	n.cfg.Host.RemoveStreamHandler(wire.PieceProtocol)
 	n.cfg.Host.RemoveStreamHandler(wire.InquiryProtocol)
+	n.cfg.Host.RemoveStreamHandler(wire.RolloutProtocol)
 	err := g.Wait()
 	n.taker.close()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

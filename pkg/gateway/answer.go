@@ -30,6 +30,8 @@ const (
 	Busy             Code = "Busy"
 	Expired          Code = "Expired" // an address: clients ask for another
 	Spoiled          Code = "Spoiled" // begin anew
+	InvalidRange     Code = "InvalidRange"
+	TooMuch          Code = "TooMuch"
 )
 
 // statuses are those that the Hub gives with the code.
@@ -38,6 +40,7 @@ var statuses = map[Code]int{
 	GatedRepo: http.StatusForbidden, Forbidden: http.StatusForbidden, RouteNotFound: http.StatusNotFound,
 	Unauthorized: http.StatusUnauthorized, NoSpace: http.StatusInsufficientStorage, Failed: http.StatusInternalServerError,
 	Busy: http.StatusTooManyRequests, Expired: http.StatusForbidden, Spoiled: http.StatusGone,
+	InvalidRange: http.StatusRequestedRangeNotSatisfiable, TooMuch: http.StatusBadRequest,
 }
 
 // Refusal is an answer that is no success.

@@ -87,24 +87,43 @@ func (g *Gateway) redeem(r *http.Request, grant minicas.Grant, name string) (Sna
 	return nil, pieces.File{}, &Refusal{Code: EntryNotFound, Message: "no file of this commit has that name in the store"}
 }
 
+// maxSpan is how much of a file one reconstruction tells of, 2048 xorbs: hf_xet asks
+// for 16 GB at most.
+const maxSpan = 32 << 30
+
 // recipe answers how a file is put together from xorbs: the same whether it is
 // here or not.
 func (g *Gateway) recipe(w http.ResponseWriter, r *http.Request, c call) {
-	grant, err := g.mint.Open(tokenOf(r), time.Now())
-	if err != nil || grant.File != "" {
-		refuse(w, &Refusal{Code: Unauthorized, Message: "this is no read token of this gateway, or an old one"})
-		return
-	}
-	_, f, err := g.redeem(r, grant, c.path)
+	leave, err := g.enter() // an answer takes a megabyte
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	first, last, ok := span(r.Header.Get("Range"), f.Blob.Size)
-	if !ok {
-		w.Header().Set("X-Error-Code", "InvalidRange")
-		writeJSON(w, http.StatusRequestedRangeNotSatisfiable, map[string]string{"error": "no such range"})
+	defer leave()
+	answer, err := g.reconstruct(r, c)
+	if err != nil {
+		refuse(w, err)
 		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, answer)
+}
+
+func (g *Gateway) reconstruct(r *http.Request, c call) (answer minicas.Reconstruction, err error) {
+	grant, err := g.mint.Open(tokenOf(r), time.Now())
+	if err != nil || grant.File != "" {
+		return answer, &Refusal{Code: Unauthorized, Message: "this is no read token of this gateway, or an old one"}
+	}
+	_, f, err := g.redeem(r, grant, c.path)
+	if err != nil {
+		return answer, err
+	}
+	first, last, ok := span(r.Header.Get("Range"), f.Blob.Size)
+	switch {
+	case !ok:
+		return answer, &Refusal{Code: InvalidRange, Message: "the file has no such range"}
+	case last-first >= maxSpan:
+		return answer, &Refusal{Code: TooMuch, Message: fmt.Sprintf("ask for %d bytes at once, at most", int64(maxSpan))}
 	}
 	grant.File, grant.Made = c.path, time.Now().Unix()
 	query := "?" + url.Values{"grant": {g.mint.Seal(grant)}}.Encode()
@@ -112,9 +131,8 @@ func (g *Gateway) recipe(w http.ResponseWriter, r *http.Request, c call) {
 	if c.route == routeRecipe1 {
 		version = 1
 	}
-	w.Header().Set("Cache-Control", "no-store")
 	store := minicas.File{Name: c.path, Blob: f.Blob}
-	writeJSON(w, http.StatusOK, store.Reconstruct(version, first, last, func(xorb string) string { return home(r) + "/xorbs/" + xorb + query }))
+	return store.Reconstruct(version, first, last, func(xorb string) string { return home(r) + "/xorbs/" + xorb + query }), nil
 }
 
 // span reads a Range of one span of a file, "" for all of it: the first byte and
@@ -133,23 +151,13 @@ func span(text string, size int64) (first, last int64, ok bool) {
 	return first, last, ok && err == nil && first >= 0 && first <= last
 }
 
-// xorb sends a range of an object, made from the bytes of the file as they are
-// here or land.
+// xorb sends a range of an object, made of the bytes of the file as they are here
+// or land.
 func (g *Gateway) xorb(w http.ResponseWriter, r *http.Request, c call) {
 	began := time.Now()
-	grant, err := g.mint.Open(r.URL.Query().Get("grant"), began)
-	if err != nil || grant.File == "" || r.Header.Get("Range") == "" {
-		refuse(w, &Refusal{Code: Expired, Message: "this address is no good, or not any more: ask for another"})
-		return
-	}
-	s, f, err := g.redeem(r, grant, grant.File)
+	s, f, x, err := g.object(r, c.path)
 	if err != nil {
 		refuse(w, err)
-		return
-	}
-	x, ok := minicas.File{Name: grant.File, Blob: f.Blob}.Xorb(c.path)
-	if !ok {
-		refuse(w, &Refusal{Code: EntryNotFound, Message: "the file has no such xorb"})
 		return
 	}
 	leave, err := g.enter()
@@ -162,4 +170,22 @@ func (g *Gateway) xorb(w http.ResponseWriter, r *http.Request, c call) {
 	defer content.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	g.send(w, r, f, &body{sized: sized{size: x.Size()}, content: minicas.Object{Xorb: x, Of: content}}, began.Add(xorbWait))
+}
+
+// object finds what an address leads to. As at the Hub it is good for a range
+// alone.
+func (g *Gateway) object(r *http.Request, name string) (s Snapshot, f pieces.File, x minicas.Xorb, err error) {
+	spec := r.Header.Get("Range")
+	grant, err := g.mint.Open(r.URL.Query().Get("grant"), time.Now())
+	if err != nil || grant.File == "" || spec == "" || strings.Contains(spec, ",") {
+		return s, f, x, &Refusal{Code: Expired, Message: "this address is no good, or not any more: ask for another"}
+	}
+	if s, f, err = g.redeem(r, grant, grant.File); err != nil {
+		return s, f, x, err
+	}
+	x, ok := minicas.File{Name: grant.File, Blob: f.Blob}.Xorb(name)
+	if !ok {
+		err = &Refusal{Code: EntryNotFound, Message: "the file has no such xorb"}
+	}
+	return s, f, x, err
 }

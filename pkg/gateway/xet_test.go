@@ -164,7 +164,13 @@ func TestXetHuge(t *testing.T) {
 		if body := read(t, d.ask("GET", "/api/models/org/model/tree/main?recursive=true")); strings.Count(body, "xetHash") != 1 || !strings.Contains(body, huge.Xet.String()) {
 			t.Error(body)
 		}
-		_, path, ranges := d.recipe(d.storeToken("org/model"), small.Xet.String())
+		token := d.storeToken("org/model")
+		for spec, status := range map[string]int{"bytes=0-": 400, fmt.Sprintf("bytes=%d-", int64(58_000_000_000)): 200} {
+			if resp := d.ask("GET", "/v2/reconstructions/"+huge.Xet.String(), "Authorization: Bearer "+token, "Range: "+spec); resp.StatusCode != status {
+				t.Errorf("%s of 60 GB: %s", spec, resp.Status)
+			}
+		}
+		_, path, ranges := d.recipe(token, small.Xet.String())
 		if resp := d.ask("GET", path, ranges); resp.StatusCode != 206 {
 			t.Errorf("a small file: %s", resp.Status)
 		}
@@ -206,6 +212,7 @@ func TestX08StoreAccess(t *testing.T) {
 		refused("no grant", 403, path[:strings.Index(path, "?")], ranges)
 		refused("a changed grant", 403, path[:len(path)-3]+"AAA", ranges)
 		refused("no range", 403, path)
+		refused("two ranges", 403, path, "Range: bytes=0-1,5-6")
 		refused("another xorb", 404, "/xorbs/"+other+"?grant="+grant, ranges)
 		refused("another host", 403, path, ranges, "Host: evil.example")
 		refused("no name of a xorb", 404, "/xorbs/short?grant="+grant, ranges)

@@ -92,11 +92,11 @@ def curl(agent, state, rows):
 
 # G01: a cold snapshot_download on three nodes at once.
 # Each node's client asks its own agent; the Hub sends one copy of every file, and one repository information and listing of each commit.
-def together(agents, hub, rows):
+def together(agents, hub, rows, client="huggingface_hub x3", call="snapshots"):
     hub.reset()
-    running = [start_python(a, f"{WORK}/py-{a.name}", "cold", rows, ONLY="snapshots", NO_PROXY="127.0.0.1") for a in agents]
+    running = [start_python(a, f"{WORK}/py-{a.name}", "cold", rows, ONLY=call, NO_PROXY="127.0.0.1") for a in agents]
     for a, p in zip(agents, running):
-        finish("huggingface_hub x3", "cold", p)
+        finish(client, "cold", p)
     stats, small = hub.stats(), repos_of.unique(REPOS, SRC, rows, below=1 << 20)
     plain, stored = stats["body_bytes"] - stats["stored_bytes"], stats["stored_bytes"]
     check("the Hub", "one copy for three", "cold", plain == small and 0 < stored <= 1.01 * stats["store_bytes"],
@@ -133,6 +133,18 @@ def xet_headers(agent, hub, rows):
     hub.post("/-/faults", fault)
     finish("with Xet headers", "cold", start_python(agent, f"{WORK}/py-xet", "cold", rows[1:2], ONLY="snapshots", NO_PROXY="127.0.0.1"))
     hub.reset()
+
+
+# X08: hf_xet reads from the swarm.
+# With --gateway-xet=all, clients on three nodes at once take every file that the Hub has in its store as Xet, none of them by a plain GET, and the Hub sends one copy.
+def as_xet(hub, key, rows):
+    first = procs.Agent(BIN, f"{WORK}/xet-one", hub, key, gateway=True, flags=["--gateway-xet", "all"])
+    agents = [first] + [procs.Agent(BIN, f"{WORK}/{name}", hub, key, join=first.gossip, gateway=True, flags=["--gateway-xet", "all"]) for name in ("xet-two", "xet-three")]
+    procs.wait("three members see each other", 30, lambda: all(a.members() == 2 for a in agents))
+    together(agents, hub, rows, "hf_xet x3", "stored")
+    finish("hf_xet", "warm", start_python(first, f"{WORK}/py-xet-warm", "warm", rows, ONLY="stored", NO_PROXY="127.0.0.1"))
+    for a in agents:
+        a.stop()
 
 
 # G26: proxy variables of the client.
@@ -206,6 +218,7 @@ def main():
         xet_headers(agents[2], hub, rows)
         proxied(agents[2], rows)
         shared_cache(agents[2], rows)
+        as_xet(hub, key, rows)
         hub_gone(agents[1], hub, rows)
         for a in agents:
             a.stop()

@@ -11,6 +11,7 @@ import sys
 import time
 
 import huggingface_hub as hf
+import huggingface_hub.file_download as downloads
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -67,6 +68,26 @@ def snapshots():
             @step("snapshot_download")
             def _(r=r, kind=kind, repo=repo, files=files):
                 same("snapshot_download", hf.snapshot_download(repo, repo_type=kind, revision=r, local_files_only=OFFLINE), files)
+
+
+def stored():
+    """snapshots(), with a look at the way that every file takes: by plain GET, or as Xet."""
+    real_get, real_xet, got, names = downloads.http_get, downloads.xet_get, [], []
+
+    def http_get(url, *a, **k):
+        got.append(url)
+        return real_get(url, *a, **k)
+
+    def xet_get(*a, **k):
+        names.append(k["xet_file_data"].file_hash)
+        return real_xet(*a, **k)
+    downloads.http_get, downloads.xet_get = http_get, xet_get
+    snapshots()
+    large = {}
+    for kind, repo, revision, *_ in REPOS:
+        large |= {e.path: e.xet_hash for e in hf.HfApi().list_repo_tree(repo, repo_type=kind, revision=revision, recursive=True) if getattr(e, "xet_hash", None)}
+    check("large files as Xet", len(large) > 5 and set(names) == set(large.values()), f"{names} of {large}")
+    check("no large file by GET", got and not [u for u in got if u.endswith(tuple(large))], got)
 
 
 # G04: a file whose pieces come twelve seconds apart.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -170,8 +172,12 @@ func (m *member) serveGateway(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
+	key, err := grantKey(m.settings.StateDir)
+	if err != nil {
+		return err
+	}
 	g := gateway.New(gateway.Options{
-		Node: gatewayNode{m.agent, m.cache}, Everyone: repos, EveryRepo: every, Xet: xetOffers[m.settings.GatewayXet],
+		Node: gatewayNode{m.agent, m.cache}, Everyone: repos, EveryRepo: every, Xet: xetOffers[m.settings.GatewayXet], Key: key,
 		Host: host, Logger: m.log.With("part", "gateway"),
 	})
 	return g.Serve(ctx, l)
@@ -179,6 +185,20 @@ func (m *member) serveGateway(ctx context.Context, l net.Listener) error {
 
 // xetOffers are the words of --gateway-xet.
 var xetOffers = map[offerValue]gateway.XetOffer{offerOff: gateway.NoXet, offerHuge: gateway.XetHuge, offerAll: gateway.XetAll}
+
+// grantKey derives the key of what Xet clients are given from the member's identity:
+// a secret that outlives the process, and need not be kept beside it.
+func grantKey(stateDir string) (key [32]byte, err error) {
+	identity, err := loadIdentity(stateDir)
+	if err != nil {
+		return key, err
+	}
+	raw, err := hkdf.Key(sha256.New, identity.Seed(), nil, "p2pagent gateway grants", len(key))
+	if err != nil {
+		return key, fmt.Errorf("key of the gateway's grants: %w", err)
+	}
+	return [32]byte(raw), nil
+}
 
 // openRepos reads --gateway-open.
 func openRepos(list []string) (repos []pieces.Repo, every bool, err error) {

@@ -3,7 +3,6 @@ package minicas
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -30,14 +29,12 @@ type Grant struct {
 // Expires is when the grant ends.
 func (g Grant) Expires() time.Time { return time.Unix(g.Made, 0).Add(GrantLife) }
 
-// Mint seals grants, with a key of its own that lives as long as it does: nobody
-// else can make one, change one, or read what is in it.
+// Mint seals grants: who does not have its key can't make one, change one, or read
+// what is in it.
 type Mint struct{ aead cipher.AEAD }
 
-// NewMint returns a Mint.
-func NewMint() *Mint {
-	var key [32]byte
-	rand.Read(key[:])
+// NewMint returns a Mint with a secret key (AES-256-GCM).
+func NewMint(key [32]byte) *Mint {
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		panic(err) // the key has the right length

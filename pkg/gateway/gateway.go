@@ -94,6 +94,9 @@ type Options struct {
 	// Xet says which files clients are told to read as if from the Hub's
 	// content-addressed store.
 	Xet XetOffer
+	// Key seals what Xet clients are given to come back with: secret, and the same
+	// after a restart, so that their downloads go on.
+	Key [32]byte
 	// Host is a name that requests may call this gateway by, besides localhost and
 	// IP addresses.
 	Host string
@@ -118,7 +121,7 @@ func New(o Options) *Gateway {
 	}
 	g := &Gateway{o: o, log: o.Logger, callers: newCallers(), readers: make(chan struct{}, maxReaders)}
 	if o.Xet != NoXet {
-		g.mint = minicas.NewMint()
+		g.mint = minicas.NewMint(o.Key)
 	}
 	return g
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -293,6 +294,27 @@ func TestXorbWaits(t *testing.T) {
 		resp := d.ask("GET", path, ranges)
 		if took := time.Since(began); resp.StatusCode != 429 || took < time.Minute || took > 4*time.Minute {
 			t.Errorf("%s after %v", resp.Status, took)
+		}
+	}, offer(gateway.XetAll))
+}
+
+// X08: the agent is started again while hf_xet reads from it.
+//
+// What the client was given is good by the same key, which the member's identity
+// gives; by another it is not. The client's own retries reach over the gap.
+func TestX08StoreAfterARestart(t *testing.T) {
+	atDesk(t, func(t *testing.T, d *desk) {
+		f, _ := d.model().File("model.safetensors")
+		token := d.storeToken("org/model")
+		for key, status := range map[byte]int{0: 200, 1: 401} {
+			next := gateway.New(gateway.Options{Node: d.shelf, Xet: gateway.XetAll, Key: [32]byte{key}})
+			req := httptest.NewRequest("GET", desktop+"/v2/reconstructions/"+f.Xet.String(), nil)
+			req.Header.Set("Authorization", "Bearer "+token)
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, req)
+			if answer.Code != status {
+				t.Errorf("key %d: %d %s", key, answer.Code, answer.Body)
+			}
 		}
 	}, offer(gateway.XetAll))
 }

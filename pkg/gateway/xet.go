@@ -155,7 +155,7 @@ func span(text string, size int64) (first, last int64, ok bool) {
 // or land.
 func (g *Gateway) xorb(w http.ResponseWriter, r *http.Request, c call) {
 	began := time.Now()
-	s, f, x, err := g.object(r, c.path)
+	s, f, x, round, err := g.object(r, c.path)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -169,23 +169,40 @@ func (g *Gateway) xorb(w http.ResponseWriter, r *http.Request, c call) {
 	content := s.Read(f)
 	defer content.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	g.send(w, r, f, &body{sized: sized{size: x.Size()}, content: minicas.Object{Xorb: x, Of: content}}, began.Add(xorbWait))
+	part := minicas.Object{Xorb: x, Of: inRound{content, g.o.Node, round}}
+	g.send(w, r, f, &body{sized: sized{size: x.Size()}, content: part}, began.Add(xorbWait))
 }
 
-// object finds what an address leads to. As at the Hub it is good for a range
-// alone.
-func (g *Gateway) object(r *http.Request, name string) (s Snapshot, f pieces.File, x minicas.Xorb, err error) {
+// inRound is a file to a client that may have read of it in other requests: what
+// was taken back since the client began spoils all.
+type inRound struct {
+	Content
+	node  Node
+	round uint64
+}
+
+func (c inRound) Await(ctx context.Context, off int64) (int64, error) {
+	n, err := c.Content.Await(ctx, off)
+	if err == nil && c.node.TakenBack() != c.round {
+		return 0, fmt.Errorf("pieces were taken back: %w", ErrSpoiled)
+	}
+	return n, err
+}
+
+// object finds what an address leads to, and the round that it belongs to. As at
+// the Hub it is good for a range alone.
+func (g *Gateway) object(r *http.Request, name string) (s Snapshot, f pieces.File, x minicas.Xorb, round uint64, err error) {
 	spec := r.Header.Get("Range")
 	grant, err := g.mint.Open(r.URL.Query().Get("grant"), time.Now())
 	if err != nil || grant.File == "" || spec == "" || strings.Contains(spec, ",") {
-		return s, f, x, &Refusal{Code: Expired, Message: "this address is no good, or not any more: ask for another"}
+		return s, f, x, 0, &Refusal{Code: Expired, Message: "this address is no good, or not any more: ask for another"}
 	}
 	if s, f, err = g.redeem(r, grant, grant.File); err != nil {
-		return s, f, x, err
+		return s, f, x, 0, err
 	}
 	x, ok := minicas.File{Name: grant.File, Blob: f.Blob}.Xorb(name)
 	if !ok {
 		err = &Refusal{Code: EntryNotFound, Message: "the file has no such xorb"}
 	}
-	return s, f, x, err
+	return s, f, x, grant.Round, err
 }

@@ -138,8 +138,8 @@ def xet_headers(agent, hub, rows):
 # X08: hf_xet reads from the swarm.
 # With --gateway-xet=all, clients on three nodes at once take every file that the Hub has in its store as Xet, none of them by a plain GET, and the Hub sends one copy.
 def as_xet(hub, key, rows):
-    first = procs.Agent(BIN, f"{WORK}/xet-one", hub, key, gateway=True, flags=["--gateway-xet", "all"])
-    agents = [first] + [procs.Agent(BIN, f"{WORK}/{name}", hub, key, join=first.gossip, gateway=True, flags=["--gateway-xet", "all"]) for name in ("xet-two", "xet-three")]
+    first = procs.Agent(BIN, f"{WORK}/xet-one", hub, key, gateway=True, P2PAGENT_GATEWAY_XET="all")
+    agents = [first] + [procs.Agent(BIN, f"{WORK}/{name}", hub, key, join=first.gossip, gateway=True, P2PAGENT_GATEWAY_XET="all") for name in ("xet-two", "xet-three")]
     procs.wait("three members see each other", 30, lambda: all(a.members() == 2 for a in agents))
     together(agents, hub, rows, "hf_xet x3", "stored")
     finish("hf_xet", "warm", start_python(first, f"{WORK}/py-xet-warm", "warm", rows, ONLY="stored", NO_PROXY="127.0.0.1"))

@@ -133,7 +133,7 @@ def keygen(binaries, path):
 
 
 class Agent(Process):
-    def __init__(self, binaries, work, hub, key, join=None, home=None, gateway=False, flags=(), **env):
+    def __init__(self, binaries, work, hub, key, join=None, home=None, gateway=False, **env):
         os.makedirs(work)
         self.binary, self.work, self.home = f"{binaries}/p2pagent", work, home or f"{work}/hf"
         gossip, swarm, door = free_ports(3)
@@ -141,7 +141,7 @@ class Agent(Process):
         self.gossip, self.socket = f"127.0.0.1:{gossip}", f"{work}/sock"
         self.env = clean_env(HF_HOME=self.home, HF_ENDPOINT=hub.url, HOME=work, **env)
         argv = [self.binary, "agent", "--state-dir", f"{work}/state", "--bind", "127.0.0.1", "--gateway", f"127.0.0.1:{door}" if gateway else "off", "--gossip-port", str(gossip), "--swarm-port", str(swarm),
-                "--swarm-key-file", key, "--socket", self.socket, *(["--join", join] if join else []), *flags]
+                "--swarm-key-file", key, "--socket", self.socket, *(["--join", join] if join else [])]
         super().__init__(os.path.basename(work), argv, self.env, f"{work}/log")
         wait(f"agent {self.name} answers", 30, self.ready)
 

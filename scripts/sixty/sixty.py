@@ -119,8 +119,8 @@ def main():
     with procs.Hub(BIN, WORK, {REF: f"{WORK}/src"}, patience=900, flags=["-xet"]) as hub:
         row = hub.ask(f"/api/models/{REF}/tree/main", base=hub.url)[0]
         print(f"{row['path']}: {row['size']} bytes, {os.stat(f'{WORK}/src/{FILE}').st_blocks * 512 / MIB:.0f} MiB on the disk; its hashes took {time.monotonic() - began:.0f} s", flush=True)
-        key, flags = procs.keygen(BIN, f"{WORK}/key"), ("--gateway-xet", "huge", "--xet", "off")     # plain HTTP upstream: there copies are counted
-        with procs.Agent(BIN, f"{WORK}/one", hub, key, gateway=True, flags=flags) as one, procs.Agent(BIN, f"{WORK}/two", hub, key, join=one.gossip, gateway=True, flags=flags) as two:
+        key, settings = procs.keygen(BIN, f"{WORK}/key"), {"P2PAGENT_GATEWAY_XET": "huge", "P2PAGENT_XET": "off"}     # plain HTTP upstream: there copies are counted
+        with procs.Agent(BIN, f"{WORK}/one", hub, key, gateway=True, **settings) as one, procs.Agent(BIN, f"{WORK}/two", hub, key, join=one.gossip, gateway=True, **settings) as two:
             procs.wait("two members see each other", 30, lambda: one.members() == two.members() == 1)
             watched = [Memory(one), Memory(two)]
             as_xet(hub, one, row["lfs"]["oid"])

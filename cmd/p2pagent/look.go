@@ -112,7 +112,7 @@ func (p *program) psCmd() *cobra.Command {
 		}
 		rows := [][]string{{"ID", "REF", "STATE", "DONE", "OF", "DETAIL"}}
 		for _, j := range jobs {
-			rows = append(rows, []string{j.ID, j.Ref, string(j.Status), bytesText(j.Completed), bytesText(j.Total), detail(j)})
+			rows = append(rows, []string{j.ID, strings.TrimSpace(j.Ref + " " + j.File), string(j.Status), bytesText(j.Completed), bytesText(j.Total), detail(j)})
 		}
 		return table(p.stdout, rows)
 	})

@@ -167,7 +167,7 @@ func judgeToken(e *Env, a Answer) Result {
 	case err != nil:
 		return fail("make the file readable for the agent's user, or put one valid token into it", "%v", err)
 	case !set:
-		return skipped("none: only what is public can be fetched")
+		return skipped("none: only what is public can be fetched, or what callers of the gateway show a token for")
 	case !a.Asked || a.Page || a.Status != 200 && a.Status != 401:
 		return skipped("the endpoint does not say (%d)", a.Status)
 	case a.Status == 401:

@@ -26,6 +26,7 @@ const (
 	RouteNotFound    Code = "RouteNotFound"
 	Unauthorized     Code = "Unauthorized"
 	NoSpace          Code = "NoSpace"
+	BadRequest       Code = "BadRequest"
 	Failed           Code = "Failed"
 	Busy             Code = "Busy"
 	Expired          Code = "Expired" // an address: clients ask for another
@@ -38,7 +39,7 @@ const (
 var statuses = map[Code]int{
 	RepoNotFound: http.StatusUnauthorized, RevisionNotFound: http.StatusNotFound, EntryNotFound: http.StatusNotFound,
 	GatedRepo: http.StatusForbidden, Forbidden: http.StatusForbidden, RouteNotFound: http.StatusNotFound,
-	Unauthorized: http.StatusUnauthorized, NoSpace: http.StatusInsufficientStorage, Failed: http.StatusInternalServerError,
+	Unauthorized: http.StatusUnauthorized, NoSpace: http.StatusInsufficientStorage, BadRequest: http.StatusBadRequest, Failed: http.StatusInternalServerError,
 	Busy: http.StatusTooManyRequests, Expired: http.StatusForbidden, Spoiled: http.StatusGone,
 	InvalidRange: http.StatusRequestedRangeNotSatisfiable, TooMuch: http.StatusBadRequest,
 }

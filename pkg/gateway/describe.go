@@ -188,7 +188,7 @@ const maxPathsBody = 4 << 20
 func (g *Gateway) paths(w http.ResponseWriter, r *http.Request, s Snapshot) {
 	asked, expand, err := readPaths(w, r)
 	if err != nil {
-		refuse(w, &Refusal{Code: RouteNotFound, Message: "paths-info: want a form or JSON with paths"})
+		refuse(w, &Refusal{Code: BadRequest, Message: "paths-info: want a form or JSON with paths"})
 		return
 	}
 	l, out := g.lister(s.Outline(), expand), []row{}

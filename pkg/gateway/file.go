@@ -44,11 +44,21 @@ func (g *Gateway) file(w http.ResponseWriter, r *http.Request, c call, s Snapsho
 	switch {
 	case f.Blob.Size == 0:
 		empty(w, r, content)
+	case emptySuffix(r.Header.Get("Range")):
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", f.Blob.Size))
+		http.Error(w, "the last no bytes", http.StatusRequestedRangeNotSatisfiable)
 	case r.Method == http.MethodHead:
 		head(w, r, f, content)
 	default:
 		g.get(w, r, f, content, began)
 	}
+}
+
+// emptySuffix tells whether a range is the last no bytes of a file. RFC 9110 calls it
+// unsatisfiable, http.ServeContent reads it from behind the end.
+func emptySuffix(ranges string) bool {
+	n, ok := strings.CutPrefix(ranges, "bytes=-")
+	return ok && n != "" && strings.Trim(n, "0") == ""
 }
 
 // contentType follows the Hub: it never serves a page that a browser would run.

@@ -302,7 +302,7 @@ func TestG11PathsInfo(t *testing.T) {
 			}
 		}
 		resp := d.send("POST", "/api/models/org/model/paths-info/main", strings.NewReader("{"), "Content-Type: application/json")
-		if resp.StatusCode != 404 {
+		if resp.StatusCode != 400 {
 			t.Errorf("bad JSON: %s", resp.Status)
 		}
 	})
@@ -373,6 +373,8 @@ func TestG13Range(t *testing.T) {
 					{"bytes=5-9", `If-Range: "other"`, 200, "", data},
 					{"bytes=5-9", `If-Range: "` + f.Blob.Digest.String() + `"`, 206, "bytes 5-9/300000", data[5:10]},
 					{"bytes=x", "", 416, "", ""},
+					{"bytes=-0", "", 416, "bytes */300000", ""},
+					{"bytes=-300001", "", 206, "bytes 0-299999/300000", data},
 				} {
 					header := []string{"Range: " + c.ranges}
 					if c.condition != "" {

@@ -118,6 +118,7 @@ var hints = []struct {
 	{as[*hub.TokenError], "check HF_TOKEN and HF_TOKEN_PATH, and that the agent's user can read the file"},
 	{is(hub.ErrRepoNotFound), "check the name; a private repository needs HF_TOKEN or HF_TOKEN_PATH"},
 	{is(hub.ErrRevisionNotFound), "check the revision: a branch, a tag, refs/pr/N or a commit"},
+	{as[*xet.OnlyError], "see whether this node reaches the store's host, or let plain HTTP take its place: --xet=auto"},
 	{is(hub.ErrUnreachable), "check HF_ENDPOINT, the proxy variables and the network"},
 	{as[*cachefs.BusyError], "an agent holds this cache: leave out --standalone to use it, or name another --hub-cache and --state-dir"},
 	{is(cachefs.ErrCrossDevice), "set --state-dir to a folder outside the cache on the same filesystem; a cache that is itself a mount point needs HF_HUB_CACHE one folder deeper"},
@@ -157,6 +158,15 @@ func hint(err error) string {
 type signalError struct{ signal syscall.Signal }
 
 func (e *signalError) Error() string { return "stopped by signal: " + e.signal.String() }
+
+// waitedError is a command that ran out of time, and what for.
+type waitedError struct {
+	err  error
+	what string
+}
+
+func (e *waitedError) Error() string { return e.err.Error() + ", waiting for " + e.what }
+func (e *waitedError) Unwrap() error { return e.err }
 
 // timeoutError is the cause of a context that --timeout ended.
 type timeoutError struct{ limit time.Duration }

@@ -51,7 +51,11 @@ func (p *program) fetchCmd() *cobra.Command {
 
 func (s *session) fetch(ctx context.Context, r agent.Request, localDir string) error {
 	shown := s.newProgress(r.Ref.String())
-	r.Watch = shown.watch
+	var last agent.Job
+	r.Watch = func(v agent.Job) {
+		last = v
+		shown.watch(v)
+	}
 	var res agent.Result
 	err := s.use(ctx, func(ctx context.Context, svc service) (err error) {
 		if res, err = svc.Ensure(ctx, r); err != nil {
@@ -69,6 +73,9 @@ func (s *session) fetch(ctx context.Context, r agent.Request, localDir string) e
 		return nil
 	})
 	shown.end()
+	if as[*timeoutError](err) && last.Waiting != "" {
+		err = &waitedError{err, last.Waiting}
+	}
 	if err != nil {
 		return err
 	}

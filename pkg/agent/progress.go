@@ -56,8 +56,9 @@ type Job struct {
 	Kind   Kind   `json:"kind,omitempty"`   // of the failure
 	Reason string `json:"reason,omitempty"` // of the failure
 
-	arriving int64 // from upstream, pieces that are not whole yet included
-	found    int64 // of Here, what was so before anything was copied
+	arriving int64  // from upstream, pieces that are not whole yet included
+	trouble  string // of the last request upstream; "" when it was answered
+	found    int64  // of Here, what was so before anything was copied
 }
 
 // Gap is a run of pieces of one file that no member in sight holds.
@@ -90,6 +91,9 @@ func (j *Job) take(p Progress) {
 	j.Upstream, j.arriving, j.Peers = p.Upstream, p.Arriving, maps.Clone(p.Peers)
 	j.Missing, j.Unheld, j.Gaps, j.Waiting = p.Missing, p.Unheld, p.Gaps, p.Waiting
 	j.Completed = min(j.Here+j.received(), j.Total)
+	if j.Waiting == "upstream" && j.trouble != "" { // which is asked again and again before the swarm hears of it
+		j.Waiting += ", after: " + j.trouble
+	}
 }
 
 // finish makes the sums right: whatever did not come over the network for this

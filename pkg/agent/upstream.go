@@ -80,11 +80,15 @@ func (u *upstream) Open(ctx context.Context, b pieces.Blob, off, n int64) (body 
 		return err
 	})
 	if err != nil {
+		u.job.update(func(v *Job) { v.trouble = err.Error() })
 		return nil, err
 	}
-	if from, ok := body.(interface{ Host() string }); ok {
-		u.job.update(func(v *Job) { v.Host = from.Host() })
-	}
+	from, ok := body.(interface{ Host() string })
+	u.job.update(func(v *Job) {
+		if v.trouble = ""; ok {
+			v.Host = from.Host()
+		}
+	})
 	return body, nil
 }
 

@@ -69,6 +69,24 @@ func (e *ContentError) Permanent() bool { return false }
 // Tainted reports true: bytes that were read before this error are not to be used.
 func (e *ContentError) Tainted() bool { return true }
 
+// OnlyError ends the use of a store that has not worked for a while where nothing
+// may take its place.
+type OnlyError struct {
+	For time.Duration // how long it has not worked
+	Err error         // the last failure
+}
+
+// Error implements error.
+func (e *OnlyError) Error() string {
+	return fmt.Sprintf("the content-addressed store has not worked for %v, and nothing may take its place: %v", e.For.Round(time.Second), e.Err)
+}
+
+// Unwrap returns the last failure.
+func (e *OnlyError) Unwrap() error { return e.Err }
+
+// Permanent reports true.
+func (e *OnlyError) Permanent() bool { return true }
+
 // errStatus stands for an answer whose status says it all.
 var errStatus = errors.New("unexpected status")
 

@@ -39,6 +39,8 @@ const (
 	// mostBroken is how many bodies of one file may break in a row, without a
 	// piece in between, before it comes by plain HTTP.
 	mostBroken = 2
+	// onlyWait is how long a store that has no substitute may fail.
+	onlyWait = time.Minute
 )
 
 // Source opens byte ranges of the files of one snapshot, for one job: from the
@@ -52,6 +54,7 @@ type Source struct {
 
 	mu    sync.Mutex
 	rests time.Time // until then the store is not asked
+	fails time.Time // since then it does nothing but fail, where it has no substitute
 	blobs map[pieces.Blob]*blobState
 }
 
@@ -89,11 +92,34 @@ func (s *Source) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.Read
 	if errors.Is(err, ErrRecord) || errors.Is(err, ErrContent) { // a second copy may be right
 		rc, err = s.open(ctx, f, off, n)
 	}
-	if err == nil || s.o.Only || context.Cause(ctx) != nil {
-		return rc, err
+	switch {
+	case err != nil && context.Cause(ctx) != nil:
+		return nil, err
+	case s.o.Only:
+		return rc, s.insist(err)
+	case err == nil:
+		return rc, nil
 	}
 	s.avoid(b, err)
 	return s.o.Plain.Open(ctx, b, off, n)
+}
+
+// insist returns the error, or one that is final when the store has done nothing
+// but fail for too long.
+func (s *Source) insist(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.fails = time.Time{}
+		return nil
+	}
+	if s.fails.IsZero() {
+		s.fails = time.Now()
+	}
+	if long := time.Since(s.fails); long >= onlyWait {
+		return &OnlyError{long, err}
+	}
+	return err
 }
 
 // usable tells whether the bytes are to come from the store. Those that came from

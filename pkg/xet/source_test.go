@@ -170,7 +170,31 @@ func TestOnly(t *testing.T) {
 		if _, err := w.read(s, "a.noise", 0, 1); err == nil || !strings.Contains(err.Error(), "dead.test") {
 			t.Errorf("got %v", err)
 		}
+		time.Sleep(time.Minute)
+		_, err := w.read(s, "a.noise", 0, 1)
+		final, ok := errors.AsType[*xet.OnlyError](err)
+		if !ok || !final.Permanent() || final.For < time.Minute || !strings.Contains(err.Error(), "dead.test") || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("after a minute got %v", err)
+		}
 		w.wantPlain(0)
+	})
+}
+
+// One byte that the store gives lets it fail for another minute.
+func TestOnlyIsPatient(t *testing.T) {
+	inWorld(t, hubtest.Xet{}, mixed(), func(t *testing.T, w *world) {
+		s := w.source(func(o *xet.SourceOptions) { o.Only = true })
+		for range 3 {
+			w.hub.Fail(hubtest.Fault{Do: hubtest.Status, Route: hubtest.CAS, Status: 503})
+			for range 5 {
+				if _, err := w.read(s, "a.noise", 0, 1); err == nil || errors.As(err, new(*xet.OnlyError)) {
+					t.Errorf("got %v", err)
+				}
+				time.Sleep(8 * time.Second)
+			}
+			w.hub.Heal()
+			w.check(s, "a.noise", 0, 1)
+		}
 	})
 }
 

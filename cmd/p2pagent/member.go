@@ -120,7 +120,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	}
 	m.fleet = m.newFleet()
 	o := agent.Options{
-		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook{s.StateDir, notesFile}, Desired: m.keeper.States, OnRemoved: m.keeper.Removed,
+		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook{s.StateDir, notesFile}, Desired: m.keeper.States, OnRemoved: m.keeper.Removed, OnUnpin: func(r pieces.Ref) error { return m.keeper.Forget(r) },
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),
 		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Prefer: m.node.Prefer, Logger: jobs,
 	}

@@ -133,12 +133,16 @@ func percent(done, of int64) string {
 // rolloutSums says how it stands with all nodes together.
 func rolloutSums(t rollout.Table) string {
 	var done, of, rate int64
+	coming := 0
 	for _, r := range t.Nodes {
 		done, of, rate = done+r.Completed, of+r.Total, rate+r.Rate
+		if r.State == rollout.Waiting || r.State == rollout.Fetching {
+			coming++
+		}
 	}
 	text := fmt.Sprintf("%d of %d nodes have it", t.Here, len(t.Nodes))
-	if n := t.Told - t.Here; n > 0 {
-		text += fmt.Sprintf(", %d more were told", n)
+	if coming > 0 {
+		text += fmt.Sprintf(", %d are getting it", coming)
 	}
 	if t.Failed > 0 {
 		text += fmt.Sprintf(", %d failed, refused, or are missing", t.Failed)

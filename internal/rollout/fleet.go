@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -103,6 +104,9 @@ func (f *Fleet) orderOf(w wire.Rollout) (Order, error) {
 	ref, err := pieces.ParseRef(w.Ref)
 	if err == nil {
 		_, err = pieces.ParseCommit(string(w.Commit))
+	}
+	if err == nil && pieces.IsCommit(ref.Revision) && ref.Revision != string(w.Commit) {
+		err = fmt.Errorf("%s can't mean commit %s", ref, w.Commit)
 	}
 	if err == nil {
 		err = f.Check(w.Include, w.Exclude)

@@ -262,6 +262,31 @@ func TestOrderFails(t *testing.T) {
 	})
 }
 
+// What a member asks for is checked as if a caller had.
+func TestOrderIsChecked(t *testing.T) {
+	commit, other := strings.Repeat("a", 40), strings.Repeat("b", 40)
+	bad := errors.New("bad pattern")
+	f := NewFleet(FleetOptions{Check: func(include, _ []string) error {
+		if len(include) > 0 {
+			return bad
+		}
+		return nil
+	}})
+	for _, w := range []wire.Rollout{
+		{Ref: "a/b/c/d", Commit: pieces.Commit(commit)}, {Ref: "org/name", Commit: "x"}, {Ref: "../x", Commit: pieces.Commit(commit)},
+		{Ref: "org/name@" + other, Commit: pieces.Commit(commit)}, {Ref: "org/name", Commit: pieces.Commit(commit), Include: []string{"["}},
+	} {
+		if o, err := f.orderOf(w); err == nil {
+			t.Errorf("%+v was taken as %+v", w, o)
+		}
+	}
+	for _, ref := range []string{"org/name@" + commit, "datasets/org/name@refs/pr/1"} {
+		if o, err := f.orderOf(wire.Rollout{Ref: ref, Commit: pieces.Commit(commit)}); err != nil || o.Ref.String() != ref || string(o.Commit) != commit {
+			t.Errorf("%+v, %v", o, err)
+		}
+	}
+}
+
 // A reason of any length fits a frame.
 func TestReasonFits(t *testing.T) {
 	for _, n := range []int{0, 1, wire.MaxReason - 1, wire.MaxReason, 10 * wire.MaxReason} {

@@ -193,6 +193,8 @@ type Options struct {
 	Desired func() []desired.State
 	// OnRemoved is told of a snapshot that was taken out of the cache; may be nil.
 	OnRemoved func(repo pieces.Repo, commit pieces.Commit)
+	// OnUnpin ends what rollouts told of a ref that a caller unpins; may be nil.
+	OnUnpin func(ref pieces.Ref) error
 	// Logger gets one line for each change of a job; nil discards.
 	Logger *slog.Logger
 }

@@ -50,8 +50,14 @@ func (a *Agent) PinHere(ref pieces.Ref, by Holder) (Pinned, error) {
 	return a.Pin(ref, by)
 }
 
-// Unpin ends the holder's pin; other holders' stay. Durable on return.
+// Unpin ends the holder's pin; other holders' stay, but for those of rollouts, which a
+// command ends too: nobody else on this node can. Durable on return.
 func (a *Agent) Unpin(ref pieces.Ref, by Holder) (Pinned, error) {
+	if by == ByCommand && a.opt.OnUnpin != nil {
+		if err := a.opt.OnUnpin(ref); err != nil {
+			return Pinned{}, fmt.Errorf("unpin %s: %w", ref, err)
+		}
+	}
 	return a.changePins(ref, "unpin", func(old []Holder) []Holder {
 		return slices.DeleteFunc(slices.Clone(old), func(h Holder) bool { return h == by })
 	})

@@ -143,6 +143,8 @@ def as_xet(hub, key, rows):
     procs.wait("three members see each other", 30, lambda: all(a.members() == 2 for a in agents))
     together(agents, hub, rows, "hf_xet x3", "stored")
     finish("hf_xet", "warm", start_python(first, f"{WORK}/py-xet-warm", "warm", rows, ONLY="stored", NO_PROXY="127.0.0.1"))
+    if MODULES:
+        node(first, "warm", rows)                           # which keeps to plain HTTP
     for a in agents:
         a.stop()
 

@@ -220,7 +220,7 @@ func (a *Agent) share(ctx context.Context, key string, do func(context.Context) 
 // ends first the next caller finds it further on.
 //
 // The token, "" for none, is the caller's. It is shown to the Hub alone, where that
-// refuses the repository to this node, and forgotten on return; what was found by
+// refuses the repository to this node, and forgotten with the answer; what was found by
 // it is known to the swarm, so who may have it is for MayRead to say.
 func (a *Agent) View(ctx context.Context, ref pieces.Ref, token string, reading bool) (*View, error) {
 	name, err := a.meaning(ctx, ref, token, reading)

@@ -347,8 +347,8 @@ func (n *Node) withdrawUpstream(j *job, err error) {
 }
 
 // hopelessFor is how long nothing may be left to hope for before a job ends: a
-// neighbour whose stream broke comes back sooner.
-const hopelessFor = 10 * time.Second
+// neighbour whose stream broke, or whose agent was started again, is back sooner.
+const hopelessFor = 30 * time.Second
 
 // watchHope ends a job that lost its upstream when those that had what it misses, or
 // could fetch it, have gone or have given all they had.

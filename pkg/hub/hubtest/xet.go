@@ -116,15 +116,19 @@ func (x *xorb) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (x *xorb) seal(footer bool) {
-	f := xet.Footer{}
+func (x *xorb) seal(withFooter bool) {
+	f := footer{}
 	for i, c := range x.chunks {
 		f.Chunks = append(f.Chunks, c.Node)
 		f.Ends = append(f.Ends, uint32(x.ends[i]))
 	}
 	x.name = xet.Root(f.Chunks)
-	if f.Xorb = x.name; footer {
-		x.footer = xet.AppendFooter(nil, f)
+	if f.Xorb = x.name; !withFooter {
+		return
+	}
+	x.footer = appendFooter(nil, f)
+	if _, err := parseFooter(x.footer); err != nil { // a reader is told how long it is
+		panic("hubtest: " + err.Error())
 	}
 }
 

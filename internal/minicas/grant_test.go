@@ -43,7 +43,7 @@ func TestGrant(t *testing.T) {
 
 func second(_ minicas.Grant, err error) error { return err }
 
-// Whatever is changed about a grant, it is none any more.
+// What opens is what was sealed, whatever was changed about the text.
 func FuzzOpenGrant(f *testing.F) {
 	m := minicas.NewMint([32]byte{1})
 	good := m.Seal(aGrant())
@@ -51,8 +51,7 @@ func FuzzOpenGrant(f *testing.F) {
 		f.Add(good[:i] + "A" + good[i+1:])
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		text = strings.NewReplacer("\r", "", "\n", "").Replace(text) // which base64 passes over
-		if g, err := m.Open(text, made); err == nil && text != good {
+		if g, err := m.Open(text, made); err == nil && !reflect.DeepEqual(g, aGrant()) {
 			t.Errorf("%q: %+v", text, g)
 		}
 	})

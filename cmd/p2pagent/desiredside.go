@@ -88,10 +88,14 @@ func desiredRows(states []desired.State) [][]string {
 	rows := [][]string{{"desired", fmt.Sprintf("%d models: %s", len(states), strings.Join(sums, ", "))}}
 	for _, s := range states {
 		if s.Phase == desired.Failed {
-			rows = append(rows, []string{"failed", fmt.Sprintf("%s, %d times, again at %s: %s", s.Ref, s.Tries, s.Again.Local().Format(time.TimeOnly), s.Reason)})
+			rows = append(rows, []string{"failed", s.Ref + ", " + failureText(s)})
 		}
 	}
 	return rows
+}
+
+func failureText(s desired.State) string {
+	return fmt.Sprintf("%d times, again at %s: %s", s.Tries, s.Again.Local().Format(time.TimeOnly), s.Reason)
 }
 
 // printModels writes them as the file has them.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"p2pagent/internal/desired"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/pieces"
 )
@@ -17,7 +18,7 @@ const waitLong = `Wait until a snapshot is complete on this node, and print the 
 the last line. Nothing is fetched: somebody else does that, or did.
 
 An agent that does not run yet is waited for too. A snapshot that was fetched in
-part is not complete.`
+part is not complete, unless the configuration or a rollout wants just that part.`
 
 // waitEvery is how often the agent is asked.
 const waitEvery = time.Second
@@ -53,6 +54,7 @@ func (p *program) waitCmd() *cobra.Command {
 type watched interface {
 	Show(ctx context.Context, ref pieces.Ref) (agent.Snapshot, []agent.File, error)
 	Jobs(ctx context.Context) ([]agent.Job, error)
+	Status(ctx context.Context) (agent.Status, error)
 }
 
 // awaited returns the snapshot once all its files are here. Until then say hears,
@@ -63,10 +65,11 @@ func awaited(ctx context.Context, ref pieces.Ref, a watched, say func(why string
 	why := "nothing known yet"
 	for {
 		x, now, err := lookFor(ctx, ref, a)
-		if ctx.Err() != nil && !x.Complete {
+		here := now == "" && err == nil
+		if ctx.Err() != nil && !here {
 			return x, fmt.Errorf("wait %s: %s: %w", ref, why, context.Cause(ctx))
 		}
-		if err != nil || x.Complete {
+		if err != nil || here {
 			return x, err
 		}
 		why = now
@@ -78,8 +81,8 @@ func awaited(ctx context.Context, ref pieces.Ref, a watched, say func(why string
 	}
 }
 
-// lookFor asks once, and says why the snapshot is not complete. It fails when
-// waiting won't help.
+// lookFor asks once, and says why the snapshot is not here: "" when it is. It fails
+// when waiting won't help.
 func lookFor(ctx context.Context, ref pieces.Ref, a watched) (agent.Snapshot, string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, askWait, errSilentAgent)
 	defer cancel()
@@ -87,22 +90,39 @@ func lookFor(ctx context.Context, ref pieces.Ref, a watched) (agent.Snapshot, st
 	if err == nil && x.Complete {
 		return x, "", nil
 	}
-	var jobs []agent.Job
+	why := ""
 	if err == nil || classify(err) == agent.NotFound {
-		jobs, err = a.Jobs(ctx)
+		why, err = absence(ctx, ref, x, a)
 	}
 	switch {
 	case err == nil:
-		return x, absence(ref, x, jobs), nil
+		return x, why, nil
 	case classify(err) == agent.NoAgent || ctx.Err() != nil:
 		return x, err.Error(), nil
 	}
 	return x, "", err
 }
 
-// absence says what is known of a snapshot that is not complete: the job that
-// brings it or failed to, else how much is here.
-func absence(ref pieces.Ref, x agent.Snapshot, jobs []agent.Job) string {
+// absence says what is known of a snapshot that is not complete: what became of the
+// desired model, the job that brings it or failed to, else how much is here. A desired
+// model that is here as its patterns say is not absent.
+func absence(ctx context.Context, ref pieces.Ref, x agent.Snapshot, a watched) (string, error) {
+	st, err := a.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(st.Desired, func(s desired.State) bool { return s.Ref == ref.String() })
+	if i >= 0 && st.Desired[i].Phase == desired.Here && x.Commit == st.Desired[i].Commit {
+		return "", nil
+	}
+	if i >= 0 && st.Desired[i].Phase == desired.Failed {
+		return "failed " + failureText(st.Desired[i]), nil
+	}
+	jobs, err := a.Jobs(ctx)
+	return absentJob(ref, x, jobs), err
+}
+
+func absentJob(ref pieces.Ref, x agent.Snapshot, jobs []agent.Job) string {
 	i := slices.IndexFunc(jobs, func(j agent.Job) bool { return j.Ref == ref.String() && j.Status != agent.Done })
 	switch {
 	case i >= 0:

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"p2pagent/internal/desired"
 	"p2pagent/pkg/agent"
 	"p2pagent/pkg/pieces"
 )
@@ -19,6 +20,7 @@ type moment struct {
 	shown agent.Snapshot
 	fault error
 	jobs  []agent.Job
+	want  []desired.State
 	hangs bool
 }
 
@@ -39,6 +41,10 @@ func (r *replay) Show(ctx context.Context, _ pieces.Ref) (agent.Snapshot, []agen
 
 func (r *replay) Jobs(context.Context) ([]agent.Job, error) {
 	return r.steps[min(r.at-1, len(r.steps)-1)].jobs, nil
+}
+
+func (r *replay) Status(context.Context) (agent.Status, error) {
+	return agent.Status{Desired: r.steps[min(r.at-1, len(r.steps)-1)].want}, nil
 }
 
 var (
@@ -63,6 +69,18 @@ func TestAwaited(t *testing.T) {
 		code  int
 	}{
 		"here": {steps: history{whole}},
+		"desired in part": {
+			steps: history{
+				{fault: absent.fault, want: []desired.State{{Ref: "org/name@main", Phase: desired.Failed, Tries: 2, Reason: "gated"}}},
+				{shown: half.shown, want: []desired.State{{Ref: "org/name@main", Phase: desired.Fetching}}},
+				{shown: half.shown, want: []desired.State{{Ref: "org/name@main", Phase: desired.Here, Commit: "older"}}},
+				{shown: agent.Snapshot{Commit: "c", Path: "/p", Files: 1, Listed: 2}, want: []desired.State{{Ref: "org/name@main", Phase: desired.Here, Commit: "c"}}},
+			}, took: 3 * time.Second,
+			said: []string{
+				"failed 2 times, again at " + time.Time{}.Local().Format(time.TimeOnly) + ": gated",
+				"1/2 files are here, and no job brings the rest", "1/2 files are here, and no job brings the rest",
+			},
+		},
 		"comes": {
 			steps: history{noAgent, absent, others, fetching, failed, half, whole}, took: 6 * time.Second,
 			said: []string{

@@ -81,7 +81,7 @@ func Run(ctx context.Context, o Options, watch func(Table)) (Table, error) {
 	defer stop()
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	for {
+	for due := true; ; {
 		r.meet(asking)
 		t, ended := r.table(time.Now())
 		switch {
@@ -90,12 +90,16 @@ func Run(ctx context.Context, o Options, watch func(Table)) (Table, error) {
 		case ended:
 			return t, nil
 		}
-		watch(t)
+		if due { // a table of many rows is not written at the end of each
+			watch(t)
+		}
 		select {
 		case <-ctx.Done():
 			return t, context.Cause(ctx)
 		case <-tick.C:
+			due = true
 		case <-r.ended:
+			due = false
 		}
 	}
 }
@@ -121,11 +125,12 @@ func (o Options) await(ctx context.Context, watch func(Table)) (order Order, not
 
 // meet asks nodes that are new and notes which are in sight.
 func (r *run) meet(ctx context.Context) {
-	nodes := slices.DeleteFunc(r.o.Swarm.Nodes(), func(n Node) bool { return !r.o.Selector.means(n) })
+	nodes := r.o.Swarm.Nodes()
 	taken := make(map[string]bool, len(nodes)) // addresses of those in sight
 	for _, n := range nodes {
 		taken[n.Addr] = taken[n.Addr] || !n.Lost
 	}
+	nodes = slices.DeleteFunc(nodes, func(n Node) bool { return !r.o.Selector.means(n) })
 	every := interval(len(nodes))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -216,7 +221,7 @@ func (r *run) lost(x *row, err error) {
 	if x.report.State != Missing {
 		x.since = time.Now()
 	}
-	x.report.State, x.report.Rate, x.report.Reason = Missing, 0, "it stopped to answer"
+	x.report.State, x.report.Rate, x.report.Kind, x.report.Reason = Missing, 0, "", "it stopped to answer"
 	if err != nil {
 		x.report.Reason = err.Error()
 	}

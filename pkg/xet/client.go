@@ -147,13 +147,20 @@ func (c *Client) reconstruct(ctx context.Context, f File, off, n int64, v1 bool)
 }
 
 // again tells whether another try may help: the connection broke, or the server
-// says that it is busy for not too long.
+// says that it is busy for not too long. A host that does not answer a dial is not
+// dialled again: each takes as long.
 func again(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return false // the Hub's client has tried again by itself
 	}
+	late, timed := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
 	switch {
+	case timed && late.Timeout():
+		return false
 	case errors.Is(err, ErrAnswer) || errors.Is(err, ErrNoFile) || errors.Is(err, stall.ErrStalled) || e.wait > longestPause:
 		return false
 	case e.Status == 0 || e.Status == http.StatusRequestTimeout || e.Status == http.StatusTooManyRequests:

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -177,6 +180,30 @@ func TestOnly(t *testing.T) {
 			t.Errorf("after a minute got %v", err)
 		}
 		w.wantPlain(0)
+	})
+}
+
+// deaf is a network on which nobody answers the store's host.
+type deaf struct{ http.RoundTripper }
+
+func (d deaf) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Host == "dead.test" {
+		time.Sleep(10 * time.Second)
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	}
+	return d.RoundTripper.RoundTrip(req)
+}
+
+// A host that does not answer is dialled once: plain HTTP replaces it in time.
+func TestSilentHostIsDialledOnce(t *testing.T) {
+	inWorld(t, hubtest.Xet{CAS: "http://dead.test"}, mixed(), func(t *testing.T, w *world) {
+		w.client = w.newClient(func(o *xet.Options) { o.Transport = deaf{o.Transport} })
+		start := time.Now()
+		w.check(w.source(nil), "a.noise", 0, mib)
+		if took := time.Since(start); took > 15*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		w.wantPlain(1)
 	})
 }
 

@@ -202,7 +202,31 @@ func (s *settings) fill() error {
 	if s.Bind == "" {
 		s.Bind = "0.0.0.0"
 	}
+	s.fillMarks()
 	return errors.Join(absolute(&s.HubCache), absolute(&s.StateDir), absolute(&s.SwarmKeyFile), absolute(&s.Socket))
+}
+
+// fillMarks: a quota alone is enough to have the agent keep to it.
+func (s *settings) fillMarks() {
+	if s.MaxCache > 0 && s.HighWatermark == 0 {
+		s.HighWatermark = defaultHighMark
+	}
+	if s.HighWatermark > 0 && s.LowWatermark == 0 {
+		s.LowWatermark = max(1, s.HighWatermark-markDistance)
+	}
+}
+
+// checkMarks finds marks that make no sense.
+func (s *settings) checkMarks() error {
+	switch {
+	case s.HighWatermark < 0 || s.HighWatermark > 100:
+		return s.fault("high-watermark", "%d, want 0 to 100 percent", s.HighWatermark)
+	case s.HighWatermark == 0 && s.LowWatermark != 0:
+		return s.fault("low-watermark", "there is no high one: set --high-watermark or --max-cache")
+	case s.HighWatermark > 0 && (s.LowWatermark < 1 || s.LowWatermark >= s.HighWatermark):
+		return s.fault("low-watermark", "%d, want 1 to below the high one, %d", s.LowWatermark, s.HighWatermark)
+	}
+	return nil
 }
 
 func absolute(path *string) (err error) {
@@ -233,7 +257,7 @@ func (s *settings) check() []error {
 	if within(s.StateDir, s.HubCache) {
 		faults = append(faults, s.fault("state-dir", "%s lies inside the hub cache %s", s.StateDir, s.HubCache))
 	}
-	faults = append(faults, s.listener("metrics-addr", s.MetricsAddr))
+	faults = append(faults, s.listener("metrics-addr", s.MetricsAddr), s.checkMarks())
 	for _, j := range s.Join {
 		faults = append(faults, s.member(j))
 	}

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -296,71 +294,6 @@ func (s *session) verifyText(ref pieces.Ref, problems []agent.Problem) error {
 	}
 	_, err := fmt.Fprintf(s.p.stdout, "%s: every file is as it should be\n", ref)
 	return err
-}
-
-func (p *program) rmCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "rm REF...", Aliases: []string{"remove"}, Short: "take snapshots out of the cache", Args: cobra.MinimumNArgs(1),
-		Long: "Take snapshots, with all refs that mean them, out of the cache. Asks first. Files\nthat other snapshots use stay."}
-	s := p.newSession(cmd).orStandalone(cmd)
-	var yes, dryRun bool
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")
-	cmd.RunE = s.withLibrary(func(ctx context.Context, lib library, refs []pieces.Ref) error {
-		return s.each(refs, func(ref pieces.Ref) error { return s.remove(ctx, lib, ref, yes, dryRun) })
-	})
-	return cmd
-}
-
-func (s *session) remove(ctx context.Context, lib library, ref pieces.Ref, yes, dryRun bool) error {
-	would, err := lib.Remove(ctx, ref, true)
-	if err != nil {
-		return err
-	}
-	if dryRun {
-		return s.printRemoved(would)
-	}
-	if !yes {
-		if err := s.p.confirm(fmt.Sprintf("remove %s (commit %s), up to %s?", ref, would.Commit[:12], bytesText(would.Freed))); err != nil {
-			return err
-		}
-	}
-	gone, err := lib.Remove(ctx, ref, false)
-	if err != nil {
-		return err
-	}
-	return s.printRemoved(gone)
-}
-
-func (s *session) printRemoved(r agent.Removed) error {
-	var err error
-	switch {
-	case s.format == formatJSON:
-		err = s.p.printJSON("removed", r)
-	case s.format == formatQuiet:
-		_, err = fmt.Fprintln(s.p.stdout, r.Ref)
-	case r.DryRun:
-		_, err = fmt.Fprintf(s.p.stdout, "would remove %s, up to %s\n", clean(r.Ref), bytesText(r.Freed))
-	default:
-		_, err = fmt.Fprintf(s.p.stdout, "removed %s, %s freed\n", clean(r.Ref), bytesText(r.Freed))
-	}
-	return err
-}
-
-// confirm asks on stderr and reads a line.
-func (p *program) confirm(question string) error {
-	if !p.ask {
-		return usagef("%s Nobody to ask: add --yes", question)
-	}
-	fmt.Fprintf(p.stderr, "%s [y/N] ", clean(question))
-	line, err := bufio.NewReader(p.stdin).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return fmt.Errorf("read answer: %w", err)
-	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return nil
-	}
-	return agent.Errorf(agent.Other, "not removed")
 }
 
 // withLibrary makes a command's body out of do: settings, references, agent.

@@ -72,7 +72,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	}
 	signer := pieces.NewSigner(identity)
 	m.cache, err = cachefs.Open(cachefs.Options{
-		Hub: s.HubCache, State: filepath.Join(s.StateDir, "cache"), Signer: signer, Logger: log.With("part", "cache"),
+		Hub: s.HubCache, State: filepath.Join(s.StateDir, "cache"), Signer: signer, Quota: int64(s.MaxCache), Logger: log.With("part", "cache"),
 		OnHash: func(name string, done, total int64) { m.agent.NoteHash(name, done, total) },
 	})
 	if err != nil {
@@ -121,6 +121,7 @@ func newMember(s *settings, log, jobs *slog.Logger) (_ *member, err error) {
 	m.fleet = m.newFleet()
 	o := agent.Options{
 		Cache: m.cache, Swarm: m.side, Offline: s.Offline, Notebook: notebook{s.StateDir, notesFile}, Desired: m.keeper.States, OnRemoved: m.keeper.Removed, OnUnpin: func(r pieces.Ref) error { return m.keeper.Forget(r) },
+		Eviction: agent.Eviction{High: s.HighWatermark, Low: s.LowWatermark, LastCopies: s.EvictLastCopies},
 		Seeder:   seeder.New(seeder.Options{Signer: signer, Memory: pieceMemory, Border: m.cache.Border, Buffers: pool, Logger: log.With("part", "seeder")}),
 		Classify: classify, Hint: hint, About: m.about(key), Peers: m.side.peers, Prefer: m.node.Prefer, Logger: jobs,
 	}

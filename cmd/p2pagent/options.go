@@ -40,6 +40,11 @@ type options struct {
 	DownloadLimit sizeValue
 	UpstreamLimit sizeValue
 
+	MaxCache        sizeValue
+	HighWatermark   int
+	LowWatermark    int
+	EvictLastCopies bool
+
 	Offline bool      // HF_HUB_OFFLINE alone
 	soloKey swarm.Key // of a member without a swarm
 }
@@ -50,6 +55,8 @@ const (
 	defaultFetchers    = 8
 	defaultRanges      = 8
 	defaultJoinTimeout = 30 * time.Second
+	defaultHighMark    = 95 // percent of the quota
+	markDistance       = 10
 	defaultGateway     = "127.0.0.1:8090"
 )
 
@@ -86,6 +93,10 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.Var(&o.UploadLimit, "upload-limit", "most `bytes` a second sent to members (0: no limit)")
 	fs.Var(&o.DownloadLimit, "download-limit", "most `bytes` a second taken from members (0: no limit)")
 	fs.Var(&o.UpstreamLimit, "upstream-limit", "most `bytes` a second taken from the Hub (0: no limit)")
+	fs.Var(&o.MaxCache, "max-cache", "most `bytes` that the hub cache may hold (0: what the disk has)")
+	fs.IntVar(&o.HighWatermark, "high-watermark", 0, "above this `percent` of --max-cache, or without it of the\nfilesystem, the agent evicts snapshots (default 95 with\n--max-cache, else 0: never)")
+	fs.IntVar(&o.LowWatermark, "low-watermark", 0, "and down to this `percent` (default 10 below the high one)")
+	fs.BoolVar(&o.EvictLastCopies, "evict-last-copies", false, "let the agent evict the last copy in the swarm, of what\nthe Hub has")
 }
 
 // localOptions are those that also make sense for a command that only talks to

@@ -51,7 +51,7 @@ func (p *program) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run:"}, &cobra.Group{ID: "model", Title: "Models:"}, &cobra.Group{ID: "look", Title: "Look:"})
 	for group, list := range map[string][]*cobra.Command{
 		"run":   {p.agentCmd(), p.reloadCmd(), p.keygenCmd(), p.configCmd(), p.envCmd()},
-		"model": {p.fetchCmd(), p.waitCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.pinCmd(), p.unpinCmd(), p.rmCmd(), p.rolloutCmd()},
+		"model": {p.fetchCmd(), p.waitCmd(), p.seedCmd(), p.lsCmd(), p.showCmd(), p.verifyCmd(), p.pinCmd(), p.unpinCmd(), p.rmCmd(), p.pruneCmd(), p.rolloutCmd()},
 		"look":  {p.statusCmd(), p.psCmd(), p.peersCmd(), p.doctorCmd(), p.debugCmd()},
 	} {
 		for _, c := range list {

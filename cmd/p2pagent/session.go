@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ type library interface {
 	List(ctx context.Context) ([]agent.Snapshot, error)
 	Show(ctx context.Context, ref pieces.Ref) (agent.Snapshot, []agent.File, error)
 	Verify(ctx context.Context, ref pieces.Ref, watch func(agent.Verifying)) ([]agent.Problem, error)
-	Remove(ctx context.Context, ref pieces.Ref, dryRun bool) (agent.Removed, error)
+	Remove(ctx context.Context, r agent.RemoveRequest) (agent.Removed, error)
+	Prune(ctx context.Context, r agent.PruneRequest, watch func(agent.Verdict)) (agent.Pruned, error)
 	Pin(ctx context.Context, ref pieces.Ref) (agent.Pinned, error)
 	Unpin(ctx context.Context, ref pieces.Ref) (agent.Pinned, error)
 }
@@ -38,10 +40,6 @@ func (s inProcess) List(context.Context) ([]agent.Snapshot, error) { return s.Ag
 
 func (s inProcess) Show(_ context.Context, ref pieces.Ref) (agent.Snapshot, []agent.File, error) {
 	return s.Agent.Show(ref)
-}
-
-func (s inProcess) Remove(_ context.Context, ref pieces.Ref, dryRun bool) (agent.Removed, error) {
-	return s.Agent.Remove(ref, dryRun)
 }
 
 func (s inProcess) Pin(_ context.Context, ref pieces.Ref) (agent.Pinned, error) {
@@ -57,6 +55,7 @@ type session struct {
 	*settings
 	p          *program
 	format     formatValue
+	quiet      bool
 	standalone bool
 	timeout    spanValue
 }
@@ -73,6 +72,7 @@ func (p *program) newSession(cmd *cobra.Command) *session {
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.Var(&s.format, "format", "how to write results")
+	fs.BoolVarP(&s.quiet, "quiet", "q", false, "the same as --format quiet: names alone, for pipes")
 	s.settings = p.newSettings(fs)
 	s.showOnly("socket", "config")
 	return s
@@ -96,7 +96,7 @@ func (s *session) begin(ctx context.Context) (context.Context, context.CancelFun
 	if err := s.load(); err != nil {
 		return nil, nil, err
 	}
-	if err := s.refuseUnused(); err != nil {
+	if err := cmp.Or(s.refuseUnused(), s.settleFormat()); err != nil {
 		return nil, nil, err
 	}
 	if s.timeout == 0 {
@@ -106,6 +106,17 @@ func (s *session) begin(ctx context.Context) (context.Context, context.CancelFun
 	d := time.Duration(s.timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, d, &timeoutError{d})
 	return ctx, cancel, nil
+}
+
+// settleFormat makes one of --format and -q.
+func (s *session) settleFormat() error {
+	if s.quiet && s.flags.Changed("format") && s.format != formatQuiet {
+		return usagef("-q and --format %s contradict each other", s.format)
+	}
+	if s.quiet {
+		s.format = formatQuiet
+	}
+	return nil
 }
 
 // refuseUnused: a flag that would have no effect is a misunderstanding.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -122,15 +123,29 @@ type Store interface {
 type Library interface {
 	Snapshot(ref pieces.Ref) (*cachefs.Snapshot, error)
 	List() ([]cachefs.Snapshot, error)
-	Remove(ref pieces.Ref) (freed int64, err error)
+	Remove(ref pieces.Ref, needed map[pieces.Blob]bool) (freed int64, err error)
 	Verify(ctx context.Context, ref pieces.Ref, progress func(n int64)) ([]cachefs.Problem, error)
 	ImportDir(ctx context.Context, dir string, repo pieces.Repo, revision string) (*pieces.Outline, string, error)
+}
+
+// Shelves is the part of the cache that eviction looks at.
+type Shelves interface {
+	// Holdings returns every snapshot with what it takes of the disk.
+	Holdings() ([]cachefs.Holding, error)
+	// InUse says who uses a snapshot right now, or "".
+	InUse(repo pieces.Repo, commit pieces.Commit) (string, error)
+	Room() (cachefs.Room, error)
+	// Unfinished returns partial blobs and when they were last written; Abandon
+	// drops one.
+	Unfinished() map[pieces.Blob]time.Time
+	Abandon(b pieces.Blob) error
 }
 
 // Cache is the whole of it.
 type Cache interface {
 	Store
 	Library
+	Shelves
 	// Content returns a reader of a blob, also while it lands.
 	Content(b pieces.Blob) *cachefs.Content
 }
@@ -191,6 +206,8 @@ type Options struct {
 	Peers func() []Peer
 	// Desired tells how it stands with the models that are kept here; may be nil.
 	Desired func() []desired.State
+	// Eviction says when this agent makes room by itself; the zero value: never.
+	Eviction Eviction
 	// OnRemoved is told of a snapshot that was taken out of the cache; may be nil.
 	OnRemoved func(repo pieces.Repo, commit pieces.Commit)
 	// OnUnpin ends what rollouts told of a ref that a caller unpins; may be nil.
@@ -222,8 +239,16 @@ type Agent struct {
 	waits   int64
 	notes   notes
 
-	accesses map[string]pieces.Access // of repositories in the cache, by name; in the notebook
-	pins     pins                     // in the notebook
+	accesses map[string]pieces.Access      // of repositories in the cache, by name; in the notebook
+	pins     pins                          // in the notebook
+	used     map[string]time.Time          // when snapshots were last asked for; in the notebook
+	readers  map[string]int                // readers of the gateway, by snapshot
+	closed   map[pieces.Repo]chan struct{} // repositories of which something is being removed
+	leaving  map[string]bool               // snapshots that are not counted on any more
+	asked    map[string]int                // turns of questions about snapshots
+	asker    string                        // tells this agent's questions from others'
+	running  atomic.Bool                   // Run was called
+	evicting chan struct{}                 // held while one evicts
 
 	shelf   *shelf
 	lender  lender
@@ -250,6 +275,8 @@ func New(o Options) (*Agent, error) {
 	}
 	a := &Agent{
 		opt: o, log: o.Logger, started: time.Now(), saving: make(chan struct{}, 1), jobs: map[string]*job{}, ended: map[Kind]int64{}, shelf: newShelf(),
+		readers: map[string]int{}, closed: map[pieces.Repo]chan struct{}{}, leaving: map[string]bool{}, asked: map[string]int{},
+		asker: rand.Text(), evicting: make(chan struct{}, 1),
 		lender: lender{loans: map[string]*loan{}},
 	}
 	if o.Hub != nil {
@@ -265,6 +292,8 @@ func New(o Options) (*Agent, error) {
 // Run waits for ctx to end, then ends every job and waits for them. Ensure fails
 // from then on. Pieces that jobs had stay in the cache for the next one.
 func (a *Agent) Run(ctx context.Context) error {
+	a.running.Store(true)
+	a.work.Go(func() { a.keepRoom(ctx) })
 	<-ctx.Done()
 	a.mu.Lock()
 	a.stopped = true

@@ -177,13 +177,14 @@ type (
 	removeCall struct {
 		Ref    string `json:"ref"`
 		DryRun bool   `json:"dry_run,omitempty"`
+		Force  bool   `json:"force,omitempty"`
 	}
 	pinCall struct {
 		Ref string `json:"ref"`
 	}
 )
 
-// streamLine is one line of a streamed answer: exactly one of the last three is
+// streamLine is one line of a streamed answer: exactly one of the others is
 // set, as Type says.
 type streamLine struct {
 	SchemaVersion int        `json:"schema_version"`
@@ -192,6 +193,8 @@ type streamLine struct {
 	Verify        *Verifying `json:"verify,omitempty"`
 	Result        *Result    `json:"result,omitempty"`
 	Problems      []Problem  `json:"problems,omitempty"`
+	Verdict       *Verdict   `json:"verdict,omitempty"`
+	Pruned        *Pruned    `json:"pruned,omitempty"`
 	Error         *wireError `json:"error,omitempty"`
 
 	Rollout *rollout.Table `json:"rollout,omitempty"` // of progress, and of the result
@@ -230,6 +233,11 @@ type Removed struct {
 	Commit string `json:"commit"`
 	Freed  int64  `json:"freed"` // bytes; files that other snapshots use stay
 	DryRun bool   `json:"dry_run"`
+
+	PinnedBy []Holder `json:"pinned_by,omitempty"`
+	// Of a dry run only.
+	InUse    string `json:"in_use,omitempty"` // by whom
+	LastCopy bool   `json:"last_copy"`        // no other member in sight holds it
 }
 
 func parseRef(s string) (pieces.Ref, error) {

@@ -171,10 +171,10 @@ func TestAPI(t *testing.T) {
 	if problems, err := s.Verify(ctx, ref, nil); err != nil || len(problems) != 1 || problems[0].Path != "w.bin" {
 		t.Errorf("verify %+v, %v", problems, err)
 	}
-	if r, err := s.Remove(ctx, ref, true); err != nil || !r.DryRun || r.Freed == 0 {
+	if r, err := s.Remove(ctx, agent.RemoveRequest{Ref: ref, DryRun: true}); err != nil || !r.DryRun || r.Freed == 0 {
 		t.Errorf("dry run %+v, %v", r, err)
 	}
-	if r, err := s.Remove(ctx, ref, false); err != nil || r.DryRun || r.Freed == 0 {
+	if r, err := s.Remove(ctx, agent.RemoveRequest{Ref: ref}); err != nil || r.DryRun || r.Freed == 0 {
 		t.Errorf("remove %+v, %v", r, err)
 	}
 
@@ -206,7 +206,7 @@ func TestAPIErrors(t *testing.T) {
 		"fetch":  func() error { _, err := s.Ensure(ctx, agent.Request{Ref: refTo(t, "org/none")}); return err },
 		"show":   func() error { _, _, err := s.Show(ctx, refTo(t, "org/none")); return err },
 		"verify": func() error { _, err := s.Verify(ctx, refTo(t, "org/none"), nil); return err },
-		"remove": func() error { _, err := s.Remove(ctx, refTo(t, "org/none"), false); return err },
+		"remove": func() error { _, err := s.Remove(ctx, agent.RemoveRequest{Ref: refTo(t, "org/none")}); return err },
 	} {
 		err := call()
 		e, ok := errors.AsType[*agent.Error](err)

@@ -98,10 +98,23 @@ func (c *Client) Show(ctx context.Context, ref pieces.Ref) (Snapshot, []File, er
 }
 
 // Remove has the agent take a snapshot out of the cache.
-func (c *Client) Remove(ctx context.Context, ref pieces.Ref, dryRun bool) (Removed, error) {
+func (c *Client) Remove(ctx context.Context, r RemoveRequest) (Removed, error) {
 	var out removeAnswer
-	err := c.call(ctx, http.MethodPost, "/v1/remove", removeCall{ref.String(), dryRun}, &out)
+	err := c.call(ctx, http.MethodPost, "/v1/remove", removeCall{r.Ref.String(), r.DryRun, r.Force}, &out)
 	return out.Removed, err
+}
+
+// Prune has the agent evict snapshots.
+func (c *Client) Prune(ctx context.Context, r PruneRequest, watch func(Verdict)) (Pruned, error) {
+	line, err := c.stream(ctx, "/v1/prune", r, func(l streamLine) {
+		if watch != nil && l.Verdict != nil {
+			watch(*l.Verdict)
+		}
+	})
+	if line.Pruned == nil {
+		return Pruned{}, err
+	}
+	return *line.Pruned, err
 }
 
 // Pin has the agent keep what the ref means: as Agent.Pin for ByCommand, but the

@@ -19,6 +19,7 @@ type Content struct {
 	file  pieces.File
 	blob  *cachefs.Content
 	job   *job
+	left  func() // ends being counted as a reader
 
 	at   int    // index of the piece that is preferred
 	done func() // ends that
@@ -32,7 +33,7 @@ func (a *Agent) Read(v *View, f pieces.File, token string) *Content {
 	if a.Open(v) {
 		token = "" // all readers share one job
 	}
-	return &Content{agent: a, view: v, token: token, file: f, blob: a.opt.Cache.Content(f.Blob)}
+	return &Content{agent: a, view: v, token: token, file: f, blob: a.opt.Cache.Content(f.Blob), left: a.reading(v.Outline.Repo, v.Outline.Commit)}
 }
 
 // Start has the file brought here, if it is not. It goes on when the Content is
@@ -117,5 +118,6 @@ func (c *Content) Close() error {
 	if c.done != nil {
 		c.done()
 	}
+	defer c.left()
 	return c.blob.Close()
 }

@@ -39,6 +39,7 @@
 //	POST   /v1/seed                 hold and offer; a stream
 //	POST   /v1/verify               hash a snapshot again; a stream
 //	POST   /v1/remove               take a snapshot out of the cache
+//	POST   /v1/prune                evict what may go; a stream
 //	POST   /v1/pin, /v1/unpin       keep what a ref means from being evicted, or not any more
 //	POST   /v1/reload               read the configuration again
 //	POST   /v1/rollout              ask members to hold a snapshot; a stream
@@ -47,7 +48,7 @@
 // least every 2 s, and last one "result" or "error". A body that ends without
 // either was cut off. An error has a kind, a message and perhaps a hint.
 //
-// Who may connect is decided by the socket's mode (0660). Removing, unpinning,
-// reloading, rollouts and looking inside need more: the caller's uid must be the agent's own
-// or root.
+// Who may connect is decided by the socket's mode (0660). Removing, pruning,
+// unpinning, reloading, rollouts and looking inside need more: the caller's uid must
+// be the agent's own or root.
 package agent

@@ -64,6 +64,10 @@ func (a *Agent) writeDown(ref pieces.Ref, l listing) error {
 	if err := a.keepAccess(l.outline.Repo); err != nil {
 		return err
 	}
+	due := a.touch(l.outline.Repo, l.outline.Commit)
+	if !l.seeded && due {
+		return a.saveNotes()
+	}
 	if !l.seeded {
 		return nil
 	}
@@ -113,6 +117,9 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 		v.Files, v.Total = len(files), sizeOf(wanted)
 		v.Status, v.Waiting = Checking, "room for the files, and what is here of them"
 	})
+	if err := a.passGate(ctx, j, wanted); err != nil {
+		return err
+	}
 	if err := a.begin(ctx, j, repo, wanted); err != nil {
 		return err
 	}
@@ -179,7 +186,7 @@ func (a *Agent) begin(ctx context.Context, j *job, repo pieces.Repo, wanted []pi
 	if len(open) > 0 {
 		a.setHashing("") // what an earlier job left
 		j.enter(Adopting, "what is on the disk to be hashed")
-		if err := a.opt.Cache.Begin(ctx, repo, open); err != nil {
+		if err := a.beginWithRoom(ctx, j, repo, open); err != nil {
 			return err
 		}
 	}

@@ -565,7 +565,7 @@ func TestRemove(t *testing.T) {
 		if _, ok := u.Record("seeded/org/m@main"); !ok {
 			t.Error("seed REF is not known to others")
 		}
-		dry, err := u.Remove(r.ref("org/m"), true)
+		dry, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m"), DryRun: true})
 		if err != nil || !dry.DryRun || dry.Freed < modelSize {
 			t.Errorf("dry run %+v, %v", dry, err)
 		}
@@ -573,7 +573,7 @@ func TestRemove(t *testing.T) {
 		if err != nil || len(list) != 1 || !list[0].Kept || list[0].Seeded {
 			t.Errorf("list %+v, %v", list, err)
 		}
-		gone, err := u.Remove(r.ref("org/m"), false)
+		gone, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m")})
 		if err != nil || gone.Freed < modelSize {
 			t.Errorf("removed %+v, %v", gone, err)
 		}
@@ -583,14 +583,14 @@ func TestRemove(t *testing.T) {
 		if _, ok := u.Record("seeded/org/m@main"); ok {
 			t.Error("a removed name is still told to others")
 		}
-		if _, err := u.Remove(r.ref("org/m"), false); agentError(err).Kind != agent.NotFound {
+		if _, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m")}); agentError(err).Kind != agent.NotFound {
 			t.Errorf("removed twice: %v", err)
 		}
 
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Stall, Path: "model-1.safetensors"})
 		go u.fetch("org/m", nil)
 		time.Sleep(3 * time.Second)
-		if _, err := u.Remove(r.ref("org/m"), false); err == nil {
+		if _, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m")}); err == nil {
 			t.Error("removed under a running job")
 		}
 	})

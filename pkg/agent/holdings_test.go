@@ -49,7 +49,7 @@ func TestHoldings(t *testing.T) {
 		if got := holding(t, again, "org/nothing@main"); err == nil || got.State != agent.Failed || got.Reason != err.Error() || got.Commit != "" {
 			t.Errorf("failed %+v", got)
 		}
-		if _, err := again.Remove(r.ref(res.Ref), false); err != nil {
+		if _, err := again.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref(res.Ref)}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)

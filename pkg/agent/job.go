@@ -46,6 +46,7 @@ type job struct {
 	mu      sync.Mutex
 	view    Job
 	meter   meter
+	wanted  []pieces.Blob // once the cache is asked for them
 	changed chan struct{} // closed and replaced at every change of state
 
 	err error // written before done is closed

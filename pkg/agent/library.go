@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -148,33 +149,52 @@ func (a *Agent) Verify(ctx context.Context, ref pieces.Ref, watch func(Verifying
 	return out, err
 }
 
-// Remove takes a snapshot, with the refs that mean it, out of the cache. A
-// repository that a job is writing to is left alone. A dry run only says what
-// would go; what it would free is then an upper bound.
-func (a *Agent) Remove(ref pieces.Ref, dryRun bool) (Removed, error) {
-	s, err := a.opt.Cache.Snapshot(ref)
+// RemoveRequest asks for a snapshot to go.
+type RemoveRequest struct {
+	Ref    pieces.Ref
+	DryRun bool
+	// Force takes one that is pinned, and one with files that a process has open.
+	Force bool
+}
+
+// Remove takes a snapshot, with the refs that mean it, out of the cache, the last
+// copy in the swarm too. A repository that a job is writing to is left alone. A dry
+// run only says what would go, and what is to be known before; what it would free
+// is then an upper bound.
+func (a *Agent) Remove(ctx context.Context, req RemoveRequest) (Removed, error) {
+	s, err := a.opt.Cache.Snapshot(req.Ref)
 	if err != nil {
 		return Removed{}, err
 	}
-	out := Removed{Ref: ref.String(), Commit: string(s.Commit), Freed: s.Size, DryRun: dryRun}
-	if busy := a.busy(ref.Repo); busy != "" {
-		return Removed{}, Errorf(Other, "remove %s: a job on %s is running", ref, busy)
+	out := Removed{Ref: req.Ref.String(), Commit: string(s.Commit), Freed: s.Size, DryRun: req.DryRun, PinnedBy: a.pinnedBy(s)}
+	if busy := a.busy(req.Ref.Repo); busy != "" {
+		return Removed{}, Errorf(Other, "remove %s: a job on %s is running", req.Ref, busy)
 	}
-	if dryRun {
-		return out, nil
+	if req.DryRun {
+		return a.foretell(ctx, s, out)
 	}
-	if out.Freed, err = a.opt.Cache.Remove(ref); err != nil {
-		return Removed{}, err
+	if len(out.PinnedBy) > 0 && !req.Force {
+		return Removed{}, &Error{Kind: Other, Message: fmt.Sprintf("remove %s: it is pinned by %s", req.Ref, holders(out.PinnedBy)), Hint: "`p2pagent unpin` it first, or add --force"}
 	}
-	a.withdraw(s)
-	a.shelf.drop(ref.Repo)
-	if a.opt.OnRemoved != nil {
-		a.opt.OnRemoved(ref.Repo, s.Commit)
+	out.Freed, err = a.takeAway(s, req.Force)
+	if busy, ok := errors.AsType[*busyError](err); ok {
+		return Removed{}, &Error{Kind: Other, Message: fmt.Sprintf("remove %s: %v", req.Ref, busy), Err: err, Hint: "stop what uses it, or add --force: who has a file open keeps it until it is closed"}
 	}
-	if err := a.forget(ref, s.Commit); err != nil {
-		return out, fmt.Errorf("remove %s: %w", ref, err)
+	if err != nil {
+		return out, fmt.Errorf("remove %s: %w", req.Ref, err)
 	}
 	return out, nil
+}
+
+// foretell fills in what a dry run says.
+func (a *Agent) foretell(ctx context.Context, s *cachefs.Snapshot, out Removed) (Removed, error) {
+	var err error
+	if out.InUse, err = a.opt.Cache.InUse(s.Repo, s.Commit); err != nil {
+		return out, err
+	}
+	there, err := a.elsewhere(ctx, s)
+	out.LastCopy = !there
+	return out, err
 }
 
 // withdraw tells members what this one does not hold any more.

@@ -159,6 +159,8 @@ func (a *Agent) record(key string) ([]byte, error) {
 		if n, ok := a.kept(ref); ok {
 			return []byte(n.Commit), nil
 		}
+	case copyRecord, leavingRecord:
+		return a.copyAnswer(kind, rest)
 	case "cached":
 		return a.cachedRecord(rest)
 	}

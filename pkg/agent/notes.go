@@ -31,6 +31,8 @@ type notesFile struct {
 	Access map[string]pieces.Access `json:"access,omitempty"`
 	// Pins say, by ref, who wants what it means to stay.
 	Pins map[string][]Holder `json:"pins,omitempty"`
+	// Used is when snapshots were last asked for, by ref with the commit.
+	Used map[string]time.Time `json:"used,omitempty"`
 }
 
 // loadNotes takes over what the notebook holds.
@@ -39,12 +41,13 @@ func (a *Agent) loadNotes() error {
 	if err != nil {
 		return fmt.Errorf("load notes: %w", err)
 	}
-	a.notes, a.accesses, a.pins = notes{}, map[string]pieces.Access{}, pins{}
+	a.notes, a.accesses, a.pins, a.used = notes{}, map[string]pieces.Access{}, pins{}, map[string]time.Time{}
 	for _, n := range f.Notes {
 		a.notes[n.Ref] = n
 	}
 	maps.Copy(a.accesses, f.Access)
 	maps.Copy(a.pins, f.Pins)
+	maps.Copy(a.used, f.Used)
 	return nil
 }
 
@@ -112,7 +115,7 @@ func (a *Agent) saveNotes() error {
 	for _, n := range a.notes {
 		f.Notes = append(f.Notes, n)
 	}
-	f.Access, f.Pins = maps.Clone(a.accesses), maps.Clone(a.pins)
+	f.Access, f.Pins, f.Used = maps.Clone(a.accesses), maps.Clone(a.pins), maps.Clone(a.used)
 	a.mu.Unlock()
 	raw, err := json.MarshalIndent(f, "", " ")
 	if err != nil {

@@ -88,6 +88,7 @@ type furniture struct {
 	cluster cluster.Options // without the key
 	cache   func(i int, o *cachefs.Options)
 	facts   func(i int, f *swarm.Facts)
+	quota   int64 // of every cache
 }
 
 func inRoomWith(t *testing.T, n int, f furniture, test func(t *testing.T, r *room)) {
@@ -179,7 +180,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 		u.told = r.units[i].told
 	}
 	signer := pieces.NewSigner(n.Identity)
-	co := cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer, Logger: r.furniture.taps.logger()}
+	co := cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer, Quota: r.furniture.quota, Logger: r.furniture.taps.logger()}
 	if r.furniture.cache != nil {
 		r.furniture.cache(i, &co)
 	}

@@ -48,6 +48,7 @@ func (a *Agent) seedDir(ctx context.Context, r SeedRequest) (Result, error) {
 		return Result{}, fmt.Errorf("seed %s as %s: %w", r.Dir, r.Ref, err)
 	}
 	a.opt.Swarm.Offer(pieces.Blobs(outline.Files))
+	a.touch(outline.Repo, outline.Commit)
 	err = a.remember(note{Ref: r.Ref.String(), Commit: string(outline.Commit), Seeded: true, Kept: true})
 	return Result{
 		Ref: r.Ref.String(), Commit: string(outline.Commit), Path: path, Files: len(outline.Files),

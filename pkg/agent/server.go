@@ -62,6 +62,7 @@ func NewServer(a *Agent, o ServerOptions) *Server {
 	mux.HandleFunc("POST /v1/seed", s.seed)
 	mux.HandleFunc("POST /v1/verify", s.verify)
 	mux.HandleFunc("POST /v1/remove", s.remove)
+	mux.HandleFunc("POST /v1/prune", s.prune)
 	mux.HandleFunc("POST /v1/pin", s.pin)
 	mux.HandleFunc("POST /v1/unpin", s.unpin)
 	mux.HandleFunc("POST /v1/reload", s.reload)
@@ -202,12 +203,28 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	if !call.DryRun && !s.allowed(w, r, "remove "+ref.String()) {
 		return
 	}
-	gone, err := s.agent.Remove(ref, call.DryRun)
+	gone, err := s.agent.Remove(r.Context(), RemoveRequest{ref, call.DryRun, call.Force})
 	if err != nil {
 		s.fail(w, err)
 		return
 	}
 	answer(w, removeAnswer{SchemaVersion, gone})
+}
+
+// prune wants as much as remove. Each verdict is a line.
+func (s *Server) prune(w http.ResponseWriter, r *http.Request) {
+	var call PruneRequest
+	if err := readCall(r, &call); err != nil {
+		s.fail(w, err)
+		return
+	}
+	if !call.DryRun && !s.allowed(w, r, "prune") {
+		return
+	}
+	out := newStream(w)
+	out.ctl.Flush() // the first verdict may take long
+	done, err := s.agent.Prune(r.Context(), call, func(v Verdict) { out.progress(streamLine{Verdict: &v}, true) })
+	s.finish(out, streamLine{Pruned: &done}, err)
 }
 
 // allowed lets root and the agent's own user pass, and answers all others.

@@ -77,7 +77,8 @@ func TestReadFileByFile(t *testing.T) {
 				wg.Go(func() {
 					v := u.view("org/m")
 					if f.Blob.Size == 0 { // as a HEAD does
-						r.check(u.Read(v, f, "").Start())
+						c := u.Read(v, f, "")
+			r.check(errors.Join(c.Start(), c.Close()))
 						return
 					}
 					got, err := u.read(v, f.Path)
@@ -266,7 +267,8 @@ func TestReadByCommit(t *testing.T) {
 		u := r.units[0]
 		v := u.view("org/m@" + string(commit))
 		for _, f := range v.Outline.Files {
-			r.check(u.Read(v, f, "").Start())
+			c := u.Read(v, f, "")
+			r.check(errors.Join(c.Start(), c.Close()))
 		}
 		time.Sleep(10 * time.Second)
 		if s, _, err := u.Show(r.ref("org/m@" + string(commit))); err != nil || !s.Complete || len(s.Revision) > 0 {
@@ -278,7 +280,7 @@ func TestReadByCommit(t *testing.T) {
 			t.Errorf("%+v %v", s, err)
 		}
 		// What is removed is brought again.
-		_, err := u.Remove(r.ref("org/m"), false)
+		_, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m")})
 		r.must(err)
 		if got, err := u.read(u.view("org/m"), "config.json"); err != nil || string(got) != `{"a":1}` {
 			t.Errorf("%q %v", got, err)

@@ -194,7 +194,7 @@ func TestFetch(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("verify: %v, %v", problems, err)
 	}
-	freed, err := c.Remove(pieces.Ref{Repo: repoA, Revision: "main"})
+	freed, err := c.Remove(pieces.Ref{Repo: repoA, Revision: "main"}, nil)
 	if err != nil || freed < 9<<20 {
 		t.Errorf("freed %d, %v", freed, err)
 	}

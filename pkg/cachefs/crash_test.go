@@ -93,7 +93,7 @@ func story(ctx context.Context, t testing.TB, a, b model) func(c *Cache) error {
 		if _, err := fetch(ctx, t, c, b, "main"); err != nil { // shares a blob
 			return err
 		}
-		_, err := c.Remove(pieces.Ref{Repo: b.outline.Repo, Revision: "main"})
+		_, err := c.Remove(pieces.Ref{Repo: b.outline.Repo, Revision: "main"}, nil)
 		return err
 	}
 }

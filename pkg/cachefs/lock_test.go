@@ -324,7 +324,7 @@ func TestL07OtherToolsTemporaryFiles(t *testing.T) {
 		}
 	}
 	checkSnapshot(t, mustFetch(t, c, m, "main"), m)
-	if _, err := c.Remove(pieces.Ref{Repo: repoA, Revision: "main"}); err != nil {
+	if _, err := c.Remove(pieces.Ref{Repo: repoA, Revision: "main"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range left {

@@ -100,7 +100,7 @@ func TestC10NoLinks(t *testing.T) {
 			checkPlain(t, r, nextDir, next)
 			checkPlain(t, r, dir, m)
 			for _, commit := range []pieces.Commit{commitA, commitB} {
-				if _, err := c.Remove(pieces.Ref{Repo: repoA, Revision: string(commit)}); err != nil {
+				if _, err := c.Remove(pieces.Ref{Repo: repoA, Revision: string(commit)}, nil); err != nil {
 					t.Fatal(err)
 				}
 				if commit == commitA {
@@ -128,7 +128,7 @@ func TestC10RemoveTellsTheRoom(t *testing.T) {
 	r.sys.hook = refusing(syscall.EPERM, durable.Symlink, durable.Link)
 	c := r.open(t)
 	mustFetch(t, c, m, "main")
-	if freed, err := c.Remove(mainA); err != nil || freed < 9<<20 {
+	if freed, err := c.Remove(mainA, nil); err != nil || freed < 9<<20 {
 		t.Errorf("freed %d, %v", freed, err)
 	}
 }

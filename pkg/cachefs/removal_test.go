@@ -28,7 +28,7 @@ func TestRemovalCutShort(t *testing.T) {
 			t.Fatal("crashed by itself")
 		}
 	}
-	remove := func(c *Cache) error { return second2(c.Remove(mainB)) }
+	remove := func(c *Cache) error { return second2(c.Remove(mainB, nil)) }
 	before, after := newCrashRig(t, func(*rig) {}), newCrashRig(t, func(*rig) {})
 	made(before)
 	made(after)

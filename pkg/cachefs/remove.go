@@ -18,13 +18,14 @@ import (
 // the repository needs last. It returns how many bytes of disk that gave back: a
 // blob that other repositories link to gives back none. Files that other programs
 // left are not touched. What is to go is written down first, so that a removal
-// which a crash cuts short is finished by the next Open.
-func (c *Cache) Remove(ref pieces.Ref) (freed int64, err error) {
-	freed, err = c.remove(ref)
+// which a crash cuts short is finished by the next Open. Blobs that are needed, by a
+// job that has not linked them yet, stay.
+func (c *Cache) Remove(ref pieces.Ref, needed map[pieces.Blob]bool) (freed int64, err error) {
+	freed, err = c.remove(ref, needed)
 	return freed, c.diskError(0, err, "remove %s", ref)
 }
 
-func (c *Cache) remove(ref pieces.Ref) (int64, error) {
+func (c *Cache) remove(ref pieces.Ref, needed map[pieces.Blob]bool) (int64, error) {
 	if err := c.usable(); err != nil {
 		return 0, err
 	}
@@ -35,6 +36,9 @@ func (c *Cache) remove(ref pieces.Ref) (int64, error) {
 	r, err := c.planRemoval(ref.Repo, commit)
 	if err != nil {
 		return 0, err
+	}
+	for b := range needed {
+		delete(r.blobs, b.Digest)
 	}
 	if err := c.noteRemoval(r); err != nil {
 		return 0, err

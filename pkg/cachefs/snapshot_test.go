@@ -30,7 +30,7 @@ func TestSnapshotOfNothing(t *testing.T) {
 		if _, err := c.Snapshot(ref); !errors.Is(err, ErrNotCached) {
 			t.Errorf("%s: %v", ref, err)
 		}
-		if _, err := c.Remove(ref); !errors.Is(err, ErrNotCached) {
+		if _, err := c.Remove(ref, nil); !errors.Is(err, ErrNotCached) {
 			t.Errorf("remove %s: %v", ref, err)
 		}
 	}
@@ -167,7 +167,7 @@ func TestListAndRemove(t *testing.T) {
 		}
 	}
 	// Only what the other snapshot does not need goes.
-	freed, err := c.Remove(mainA)
+	freed, err := c.Remove(mainA, nil)
 	if err != nil || freed > 64<<10 {
 		t.Errorf("freed %d, %v", freed, err)
 	}
@@ -176,7 +176,7 @@ func TestListAndRemove(t *testing.T) {
 		t.Errorf("removed, but %v", err)
 	}
 	// The other repository links to the same blobs: nothing is given back.
-	freed, err = c.Remove(pieces.Ref{Repo: repoA, Revision: string(commitA)})
+	freed, err = c.Remove(pieces.Ref{Repo: repoA, Revision: string(commitA)}, nil)
 	if err != nil || freed > 64<<10 {
 		t.Errorf("freed %d, %v", freed, err)
 	}
@@ -187,7 +187,7 @@ func TestListAndRemove(t *testing.T) {
 	if b := one.blobs()[1]; c.Held(b) == nil {
 		t.Errorf("%s is in the other repository still", b)
 	}
-	freed, err = c.Remove(pieces.Ref{Repo: repoB, Revision: "refs/pr/7"})
+	freed, err = c.Remove(pieces.Ref{Repo: repoB, Revision: "refs/pr/7"}, nil)
 	if err != nil || freed < 9<<20 {
 		t.Errorf("freed %d, %v", freed, err)
 	}
@@ -223,7 +223,7 @@ func TestC12OnlyRepositoriesAtTheRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		if day == 1 {
-			if _, err := c.Remove(mainA); err != nil {
+			if _, err := c.Remove(mainA, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -433,7 +433,7 @@ func TestC13ReadOnlyCache(t *testing.T) {
 		if err := c.Writable(); !errors.Is(err, unix.EROFS) {
 			t.Errorf("writable: %v", err)
 		}
-		if _, err := c.Remove(mainA); !errors.Is(err, unix.EROFS) {
+		if _, err := c.Remove(mainA, nil); !errors.Is(err, unix.EROFS) {
 			t.Errorf("remove: %v", err)
 		}
 		mustClose(t, c)

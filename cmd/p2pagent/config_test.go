@@ -68,6 +68,12 @@ var samples = map[string][4]string{
 	"upload-limit":   {"1kB", "2MiB", "3000", "1000"},
 	"download-limit": {"1kB", "2MiB", "3000", "1000"},
 	"upstream-limit": {"1kB", "2MiB", "3000", "1000"},
+
+	"accept-rollouts":   {"false", "false", "false", "false"},
+	"max-cache":         {"1kB", "2MiB", "3000", "1000"},
+	"high-watermark":    {"90", "80", "70", "90"},
+	"low-watermark":     {"50", "40", "30", "50"},
+	"evict-last-copies": {"true", "true", "true", "true"},
 }
 
 // For every key: flag before variable before file before default, and the origin
@@ -98,6 +104,9 @@ func TestPrecedence(t *testing.T) {
 			{nil, nil, file, "file "},
 			{nil, nil, "", "default"},
 		} {
+			if name == "low-watermark" {
+				c.file += "high-watermark: 90\n" // makes no sense without
+			}
 			s, err := load(t, c.args, c.env, c.file)
 			if err != nil {
 				t.Errorf("%s from %s: %v", name, c.origin, err)

@@ -151,7 +151,7 @@ func TestRolloutGoesOn(t *testing.T) {
 
 		// Removed on a node, it is not held there any more, and the node says so when asked
 		// how far it is. Asked again, it holds it again.
-		_, err = r.units[1].Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m")})
+		_, err = r.units[1].Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m"), Force: true})
 		r.must(err)
 		r.units[1].keeper.Removed(r.ref("org/m").Repo, second)
 		if s := r.units[1].keeper.States(); len(s) > 0 {

@@ -141,7 +141,7 @@ func TestPruneAtOnceKeepsACopy(t *testing.T) {
 			inRoom(t, members, func(t *testing.T, r *room) {
 				r.repo("org/m", 1, 1<<20)
 				zero := int64(0)
-				left := members
+				var left int
 				rounds := 5
 				if testing.Short() {
 					rounds = 2

@@ -78,7 +78,7 @@ func TestReadFileByFile(t *testing.T) {
 					v := u.view("org/m")
 					if f.Blob.Size == 0 { // as a HEAD does
 						c := u.Read(v, f, "")
-			r.check(errors.Join(c.Start(), c.Close()))
+						r.check(errors.Join(c.Start(), c.Close()))
 						return
 					}
 					got, err := u.read(v, f.Path)

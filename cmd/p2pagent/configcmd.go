@@ -26,6 +26,7 @@ func (p *program) configPrintCmd() *cobra.Command {
 	format := formatHuman
 	cmd.Flags().SortFlags = false
 	cmd.Flags().Var(&format, "format", "how to write them")
+	origins := cmd.Flags().Bool("show-origin", true, "say where each comes from, as a comment")
 	s := p.newSettings(cmd.Flags())
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if err := s.load(); err != nil {
@@ -37,7 +38,7 @@ func (p *program) configPrintCmd() *cobra.Command {
 		if format == formatJSON {
 			return json.NewEncoder(p.stdout).Encode(s.printed())
 		}
-		return p.printSettings(s)
+		return p.printSettings(s, *origins)
 	}
 	return cmd
 }
@@ -98,7 +99,7 @@ func (s *settings) tokenText() string {
 }
 
 // printSettings writes YAML with origins as comments.
-func (p *program) printSettings(s *settings) error {
+func (p *program) printSettings(s *settings, origins bool) error {
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	for _, name := range s.names() {
 		if name == "config" {
@@ -107,6 +108,10 @@ func (p *program) printSettings(s *settings) error {
 		text, err := s.yamlOf(name)
 		if err != nil {
 			return err
+		}
+		if !origins {
+			fmt.Fprintf(t, "%s: %s\n", name, clean(text))
+			continue
 		}
 		fmt.Fprintf(t, "%s: %s\t# %s\n", name, clean(text), clean(s.origins[name]))
 	}

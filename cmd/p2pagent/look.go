@@ -168,11 +168,17 @@ func peerState(m agent.Peer) string {
 func (p *program) lsCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "snapshots in the cache", Long: "List the snapshots in the cache.", Args: cobra.NoArgs}
 	s := p.newSession(cmd).orStandalone(cmd)
+	var filters filtersValue
+	order := byName
+	cmd.Flags().Var(&filters, "filter", "only those for which this `condition` holds: repo=PATTERN,\nstate=WORD, size>BYTES, size<BYTES; repeatable")
+	cmd.Flags().Var(&order, "sort", "in which order")
 	cmd.RunE = s.withLibrary(func(ctx context.Context, lib library, _ []pieces.Ref) error {
 		list, err := lib.List(ctx)
 		if err != nil {
 			return err
 		}
+		list = filters.choose(list)
+		order.sort(list)
 		switch s.format {
 		case formatJSON:
 			return p.printJSON("snapshots", list)
@@ -182,9 +188,9 @@ func (p *program) lsCmd() *cobra.Command {
 			}
 			return nil
 		}
-		rows := [][]string{{"REF", "COMMIT", "SIZE", "FILES", "STATE"}}
+		rows := [][]string{{"REF", "COMMIT", "SIZE", "FILES", "USED", "STATE"}}
 		for _, x := range list {
-			rows = append(rows, []string{x.Ref, x.Commit[:12], bytesText(x.Size), fileCount(x), snapshotState(x)})
+			rows = append(rows, []string{x.Ref, x.Commit[:12], bytesText(x.Size), fileCount(x), spanText(time.Since(x.Used)) + " ago", snapshotState(x)})
 		}
 		return table(p.stdout, rows)
 	})

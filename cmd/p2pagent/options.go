@@ -94,8 +94,8 @@ func (o *options) define(fs *pflag.FlagSet) {
 	fs.Var(&o.DownloadLimit, "download-limit", "most `bytes` a second taken from members (0: no limit)")
 	fs.Var(&o.UpstreamLimit, "upstream-limit", "most `bytes` a second taken from the Hub (0: no limit)")
 	fs.Var(&o.MaxCache, "max-cache", "most `bytes` that the hub cache may hold (0: what the disk has)")
-	fs.IntVar(&o.HighWatermark, "high-watermark", 0, "above this `percent` of --max-cache, or without it of the\nfilesystem, the agent evicts snapshots (default 95 with\n--max-cache, else 0: never)")
-	fs.IntVar(&o.LowWatermark, "low-watermark", 0, "and down to this `percent` (default 10 below the high one)")
+	fs.IntVar(&o.HighWatermark, "high-watermark", 0, "above this `percent` of --max-cache, or without it of the\nfilesystem, the agent evicts snapshots; 0 means 95\nwith --max-cache, else never")
+	fs.IntVar(&o.LowWatermark, "low-watermark", 0, "and down to this `percent`; 0 means 10 below the high one")
 	fs.BoolVar(&o.EvictLastCopies, "evict-last-copies", false, "let the agent evict the last copy in the swarm, of what\nthe Hub has")
 }
 

@@ -60,6 +60,7 @@ func (p *program) root() *cobra.Command {
 		}
 	}
 	root.AddCommand(p.kubeCmd(), p.versionCmd())
+	p.finishCommands(root)
 	for _, c := range unlisted {
 		root.AddCommand(c(p))
 	}

@@ -86,6 +86,7 @@ type Snapshot struct {
 	Kept     bool      `json:"kept"`                // told to hold it: seed
 	Pinned   bool      `json:"pinned"`              // never evicted
 	PinnedBy []Holder  `json:"pinned_by,omitempty"`
+	Used     time.Time `json:"used,omitzero"` // last, as eviction sees it; only ls looks it up
 
 	// Manifest is the CID of the outline with the proofs held here, and Proven
 	// tells whether every piece has one. Only show looks them up.

@@ -51,13 +51,14 @@ func (a *Agent) Peers() []Peer {
 
 // List returns what is in the cache.
 func (a *Agent) List() ([]Snapshot, error) {
-	all, err := a.opt.Cache.List()
+	all, err := a.opt.Cache.Holdings()
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Snapshot, len(all))
 	for i := range all {
-		out[i] = a.describe(&all[i], "")
+		out[i] = a.describe(&all[i].Snapshot, "")
+		out[i].Used = a.lastUse(&all[i])
 	}
 	return out, nil
 }

@@ -64,9 +64,11 @@ func newNode(name string, get func(string) string, account string) (*Node, error
 	}, nil
 }
 
+// labelled is an object's labels. As a patch it leaves them out when there are
+// none to change: a null in their place would take away all.
 type labelled struct {
 	Metadata struct {
-		Labels map[string]*string `json:"labels"`
+		Labels map[string]*string `json:"labels,omitempty"`
 	} `json:"metadata"`
 }
 

@@ -33,9 +33,13 @@ func TestNode(t *testing.T) {
 			http.Error(w, "what", http.StatusBadRequest)
 			return
 		}
-		var patch labelled
+		var patch struct{ Metadata map[string]map[string]*string }
 		json.NewDecoder(r.Body).Decode(&patch)
-		apply(labels, patch.Metadata.Labels)
+		if changes, ok := patch.Metadata["labels"]; ok && changes == nil {
+			clear(labels) // what null means
+		} else {
+			apply(labels, changes)
+		}
 		json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{"name": "gpu-1", "labels": labels}})
 	}))
 	defer server.Close()

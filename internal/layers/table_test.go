@@ -64,6 +64,7 @@ var table = map[string]row{
 	"scripts/hubserver":          {imports: []string{"pkg/pieces", "pkg/hub/hubtest", "scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/image":              {}, // a module of its own
 	"scripts/k8s/tools/coredns":  {}, // likewise
+	"scripts/k8s/tools/pause":    {}, // likewise
 	"scripts/page/feed":          {imports: []string{"internal/page"}},
 	"scripts/mkmodel":            {imports: []string{"scripts/internal/size", "scripts/internal/testmodel"}},
 	"scripts/xet/server":         {}, // a module of its own

@@ -12,6 +12,7 @@ tool (
 	k8s.io/kubernetes/cmd/kubectl
 	k8s.io/kubernetes/cmd/kubelet
 	p2pagent/scripts/k8s/tools/coredns
+	p2pagent/scripts/k8s/tools/pause
 )
 
 require github.com/coredns/coredns v1.14.5

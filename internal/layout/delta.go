@@ -5,13 +5,16 @@ import (
 	"io"
 	"sort"
 	"sync"
+
+	"p2pagent/pkg/pieces"
 )
 
 // Delta is what of a new file can be copied out of old ones. It is safe for
 // concurrent use.
 type Delta struct {
 	olds   []io.ReaderAt
-	joints []Joint // by Off
+	names  []pieces.Digest // of these
+	joints []Joint         // by Off
 
 	mu   sync.Mutex
 	runs []run // by off, without overlaps
@@ -148,9 +151,11 @@ func (d *Delta) drop(of func(run) bool, off, n int64) {
 	d.runs = kept
 }
 
-// Clear drops everything: what was made of it was wrong.
-func (d *Delta) Clear() {
+// Clear drops everything, because what was made of it was wrong, and returns the
+// names of the files by whose layouts that was.
+func (d *Delta) Clear() []pieces.Digest {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.runs = nil
+	return d.names
 }

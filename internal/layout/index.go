@@ -157,6 +157,15 @@ func (x *Index) Put(e Entry) error {
 	return nil
 }
 
+// Forget drops an entry that is not to be believed.
+func (x *Index) Forget(name pieces.Digest) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if k := x.entries[name]; k != nil {
+		x.forget(k)
+	}
+}
+
 // Sharing returns the names of at most n files that have xorbs of the layout, those
 // first that have most of it. A file itself is not among them.
 func (x *Index) Sharing(l Layout, self pieces.Digest, n int) []pieces.Digest {

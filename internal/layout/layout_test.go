@@ -372,6 +372,11 @@ func TestIndex(t *testing.T) {
 	if _, err := os.Stat(torn); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the torn file: %v", err)
 	}
+	x.Forget(digest(2))
+	x.Forget(digest(9))
+	if _, ok := x.Get(digest(2)); ok {
+		t.Error("a forgotten entry is known")
+	}
 	if err := os.WriteFile(filepath.Join(dir, digest(1).String()), []byte("changed"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -5,11 +5,14 @@ import (
 	"io"
 	"maps"
 	"slices"
+
+	"p2pagent/pkg/pieces"
 )
 
 // Old is a file that is here.
 type Old struct {
 	Layout
+	Name pieces.Digest // in the store
 	// Raw reads it as it lies there: for looking where chunks end.
 	Raw io.ReaderAt
 	// Sound reads bytes that were compared with what is known of the file. An error
@@ -40,7 +43,7 @@ func CompareIn(ctx context.Context, now Layout, in Span, olds []Old, rules []Cut
 	d := &Delta{}
 	for i, o := range olds {
 		m.add(i, o)
-		d.olds = append(d.olds, o.Sound)
+		d.olds, d.names = append(d.olds, o.Sound), append(d.names, o.Name)
 	}
 	m.pair()
 	for _, s := range m.slabs {

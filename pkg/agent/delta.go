@@ -142,7 +142,7 @@ func (a *Agent) oldFile(name pieces.Digest) (layout.Old, bool) {
 	if held == nil || !held.Full() {
 		return layout.Old{}, false
 	}
-	return layout.Old{Layout: e.Layout, Raw: &blobContent{a.opt.Cache, e.Blob}, Sound: a.sound.of(a.opt.Cache, e.Blob)}, true
+	return layout.Old{Layout: e.Layout, Name: name, Raw: &blobContent{a.opt.Cache, e.Blob}, Sound: a.sound.of(a.opt.Cache, e.Blob)}, true
 }
 
 func layoutKey(o *pieces.Outline, name pieces.Digest) string {
@@ -163,7 +163,13 @@ func (a *Agent) layoutOf(ctx context.Context, caller *Rights, o *pieces.Outline,
 	if err != nil {
 		return l, Errorf(Integrity, "layout of %s from the swarm: %w", f.Path, err)
 	}
-	return l, a.opt.Deltas.Index.Put(layout.Entry{Blob: f.Blob, Name: f.Xet, Layout: l})
+	if l.Size != f.Blob.Size {
+		return l, Errorf(Integrity, "layout of %s from the swarm: of %d bytes, not %d", f.Path, l.Size, f.Blob.Size)
+	}
+	if err := a.opt.Deltas.Index.Put(layout.Entry{Blob: f.Blob, Name: f.Xet, Layout: l}); err != nil {
+		a.log.Info("layout not noted", "path", f.Path, "error", err) // a full disk, say: it is asked for again
+	}
+	return l, nil
 }
 
 func (a *Agent) layoutRecordOf(ctx context.Context, caller *Rights, o *pieces.Outline, f pieces.File) ([]byte, error) {
@@ -244,15 +250,17 @@ func (a *Agent) olderFiles(o *pieces.Outline) map[string]pieces.File {
 // local implements Local: what of a job's blobs is in other files here.
 type local struct {
 	deltas
-	seeder Seeder
+	seeder  Seeder
+	index   *layout.Index
+	outline *pieces.Outline
 }
 
 // localOf returns nil when nothing is here.
-func (a *Agent) localOf(ds deltas) Local {
+func (a *Agent) localOf(o *pieces.Outline, ds deltas) Local {
 	if len(ds) == 0 {
 		return nil
 	}
-	return &local{ds, a.opt.Seeder}
+	return &local{ds, a.opt.Seeder, a.opt.Deltas.Index, o}
 }
 
 func (l *local) Gaps(b pieces.Blob, index int) (out []pieces.Part) {
@@ -282,9 +290,20 @@ func (l *local) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.B
 	return l.seeder.Fetch(ctx, l.deltas, e, here, putFunc(put), nil)
 }
 
+// Drop also forgets the layouts by which that was done: they are asked for again.
 func (l *local) Drop(b pieces.Blob) {
-	if d := l.deltas[b]; d != nil {
-		d.Clear()
+	d := l.deltas[b]
+	if d == nil {
+		return
+	}
+	names := d.Clear()
+	for _, f := range l.outline.Files {
+		if f.Blob == b {
+			names = append(names, f.Xet)
+		}
+	}
+	for _, name := range names {
+		l.index.Forget(name)
 	}
 }
 

@@ -145,7 +145,7 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 
 func (a *Agent) transferOf(j *job, l listing, missing []pieces.Blob, ds deltas, rs *repeats) Transfer {
 	o := l.outline
-	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing), Local: a.localOf(ds)}
+	t := Transfer{Name: o.Repo.String() + "@" + string(o.Commit), Blobs: missing, Extents: extentsFor(o, missing), Local: a.localOf(o, ds)}
 	if up := a.upstreamFor(j, l, ds, rs); up != nil {
 		t.Upstream = up
 	}

@@ -4,7 +4,14 @@ import (
 	"context"
 
 	"p2pagent/internal/layout"
+	"p2pagent/pkg/pieces"
 )
+
+// NewFile names a file of an outline; it must have a Xet name.
+func NewFile(repo pieces.Repo, commit pieces.Commit, f pieces.File) (File, error) {
+	name, err := ParseHash(f.Xet.String())
+	return File{Repo: repo, Commit: commit, Name: name, Size: f.Blob.Size}, err
+}
 
 // Layout asks the store what a file is made of. It costs one question.
 func (c *Client) Layout(ctx context.Context, f File) (layout.Layout, error) {

@@ -65,6 +65,9 @@ func (m *mixed) begin(off, n int64) error {
 	p.divide(m.delta)
 	m.sections = p.sections()
 	rest := p.without()
+	if len(rest.terms) == 0 {
+		return nil // what is missing has questions of its own
+	}
 	r := m.client.newReader(m.ctx, m.file, rest, m.seen)
 	if rest.wasteful() && len(m.sections) <= mostAlone {
 		for i := range m.sections {
@@ -167,8 +170,8 @@ func (m *mixed) Close() error {
 	return nil
 }
 
-// divide cuts terms where what is here begins or ends, and marks those that are
-// here.
+// divide cuts terms where what is here begins or ends, marks those that are here, and
+// notes what is missing of those of which most is.
 func (p *plan) divide(d *layout.Delta) {
 	if d == nil {
 		return
@@ -187,7 +190,14 @@ func (p *plan) divide(d *layout.Delta) {
 	}
 	for i := range out {
 		off, end := p.wanted(&out[i])
-		out[i].local = len(d.Gaps(off, end-off)) == 0
+		gaps := d.Gaps(off, end-off)
+		var missing int64
+		for _, g := range gaps {
+			missing += g.N
+		}
+		if out[i].local = len(gaps) == 0; !out[i].local && missing < (end-off)*3/4 && len(gaps) < mostAlone {
+			out[i].gaps = gaps
+		}
 	}
 	p.terms = out
 }
@@ -202,21 +212,34 @@ func (p *plan) sections() (out []section) {
 	for i := range p.terms {
 		t := &p.terms[i]
 		off, end := p.wanted(t)
-		if n := len(out); n > 0 && out[n-1].local == t.local {
-			out[n-1].end = end
-		} else {
-			out = append(out, section{off: off, end: end, local: t.local})
+		for _, g := range t.gaps {
+			out = join(out, section{off: off, end: g.Off, local: true})
+			out = join(out, section{off: g.Off, end: g.Off + g.N, alone: true})
+			off = g.Off + g.N
 		}
+		out = join(out, section{off: off, end: end, local: t.local || t.gaps != nil})
 	}
 	return out
 }
 
-// without returns the plan for the terms that are not here.
+// join appends a section, to the last one if it comes the same way.
+func join(list []section, s section) []section {
+	if n := len(list); n > 0 && list[n-1].local == s.local && list[n-1].alone == s.alone {
+		list[n-1].end = s.end
+		return list
+	}
+	if s.off == s.end {
+		return list
+	}
+	return append(list, s)
+}
+
+// without returns the plan for the terms of which nothing, or not much, is here.
 func (p *plan) without() *plan {
 	out := *p
 	out.terms, out.skip = nil, 0
 	for _, t := range p.terms {
-		if t.local {
+		if t.local || t.gaps != nil {
 			continue
 		}
 		if len(out.terms) == 0 {

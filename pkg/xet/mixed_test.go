@@ -15,6 +15,12 @@ import (
 	"p2pagent/pkg/xet"
 )
 
+func random(seed byte, n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
 // edited returns a file and what became of it: a part replaced and moved, one inserted,
 // and single bytes changed in its second half.
 func edited() (old, new []byte) {

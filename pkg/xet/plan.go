@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"sort"
+
+	"p2pagent/internal/layout"
 )
 
 // Limits on a reconstruction. A range signs part of one xorb: 64 MiB of plain
@@ -24,10 +26,11 @@ const (
 type term struct {
 	xorb       Hash
 	first, end int
-	size       int64 // plain bytes
-	from       int   // which of the plan's ranges has it
-	at         int64 // where in the file it begins
-	local      bool  // it is copied from a file that is here
+	size       int64         // plain bytes
+	from       int           // which of the plan's ranges has it
+	at         int64         // where in the file it begins
+	local      bool          // it is copied from a file that is here
+	gaps       []layout.Span // all but these is
 }
 
 // signed is a run of chunks [first, end) of one xorb that can be fetched: the

@@ -134,7 +134,7 @@ def keygen(binaries, path):
 
 class Agent(Process):
     def __init__(self, binaries, work, hub, key, join=None, home=None, gateway=False, **env):
-        os.makedirs(work)
+        os.makedirs(work, exist_ok=True)  # one that was killed comes back
         self.binary, self.work, self.home = f"{binaries}/p2pagent", work, home or f"{work}/hf"
         gossip, swarm, door = free_ports(3)
         self.gateway = f"http://127.0.0.1:{door}" if gateway else None

@@ -43,6 +43,7 @@ type options struct {
 	gated, private       list
 	page                 int
 	xet                  bool
+	cas                  string
 	token                string
 }
 
@@ -61,6 +62,7 @@ func main() {
 	flag.Var(&o.generated, "generate", "`org/name=SIZE:FILES[:SMALL]` to make up")
 	flag.IntVar(&o.page, "page", 0, "rows of a page of a listing; 0 is the Hub's own 1000")
 	flag.BoolVar(&o.xet, "xet", false, "keep large files in a content-addressed store too; needs -cdn")
+	flag.StringVar(&o.cas, "cas", "", "address of another content-addressed store, which has the large files and takes any token that begins with xet.")
 	flag.StringVar(&o.token, "token", "", "the one token that is known; others are refused")
 	flag.Var(&o.gated, "gated", "`org/name` whose files want that token")
 	flag.Var(&o.private, "private", "`org/name` that only that token sees")
@@ -104,7 +106,9 @@ func newHub(o options) (*hubtest.Server, error) {
 	if o.xet && o.cdn == "" {
 		return nil, errors.New("-xet needs -cdn: the store is at that address")
 	}
-	if o.xet {
+	if o.cas != "" {
+		h.Xet = &hubtest.Xet{Dedup: true, Plain: true, CAS: o.cas}
+	} else if o.xet {
 		spool, err := os.CreateTemp("", "hubserver-")
 		if err != nil {
 			return nil, err

@@ -4,7 +4,9 @@
 //
 //	server DIR TOKEN
 //
-// keeps what is uploaded in DIR, takes TOKEN alone, and prints its URL first.
+// keeps what is uploaded in DIR, takes tokens that begin with TOKEN, and prints its
+// URL first. /-/sent says how many bytes it has sent, reconstructions apart, and how
+// many of these were asked for.
 package main
 
 import (
@@ -13,6 +15,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
+	"sync/atomic"
 
 	"github.com/wzshiming/xet/server"
 	"github.com/wzshiming/xet/storage"
@@ -39,8 +43,35 @@ func run(dir, token string) error {
 		return err
 	}
 	fmt.Println(url)
-	h := server.NewHandler(server.WithStorage(store), server.WithAuthFunc(func(t string) bool { return t == token }))
-	return http.Serve(l, renamed(h))
+	h := server.NewHandler(server.WithStorage(store), server.WithAuthFunc(func(t string) bool { return strings.HasPrefix(t, token) }))
+	return http.Serve(l, counted(renamed(h)))
+}
+
+// counted counts what is sent.
+func counted(h http.Handler) http.Handler {
+	var sent, plans atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/-/sent":
+			fmt.Fprintf(w, `{"bytes": %d, "reconstructions": %d}`, sent.Load(), plans.Load())
+		case strings.Contains(r.URL.Path, "/reconstructions/"):
+			plans.Add(1)
+			h.ServeHTTP(w, r)
+		default:
+			h.ServeHTTP(&counting{w, &sent}, r)
+		}
+	})
+}
+
+type counting struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 // renamed gives the official client the route that it uploads shards to now.

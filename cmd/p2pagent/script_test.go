@@ -93,6 +93,7 @@ func play(t *testing.T, p testscript.Params) {
 		"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort,
 		"signal": cmdSignal, "until": cmdUntil, "within": cmdWithin, "get": cmdGet, "lint": cmdLint,
 	}
+	p.WorkdirRoot = t.TempDir() // its own is left behind when -run leaves scripts out
 	testscript.Run(t, p)
 }
 

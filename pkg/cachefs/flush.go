@@ -48,6 +48,9 @@ func (c *Cache) flushNowAndThen(ctx context.Context) error {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	for {
+		if failed := c.failure(); failed != nil {
+			return failed
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -56,10 +59,7 @@ func (c *Cache) flushNowAndThen(ctx context.Context) error {
 		case <-c.dirty:
 		}
 		err := c.flushAll(ctx)
-		if failed := c.failure(); failed != nil {
-			return failed
-		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && c.failure() == nil {
 			c.log.Warn("can't write down pieces; trying again", "err", err)
 		}
 	}

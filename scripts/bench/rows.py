@@ -358,6 +358,38 @@ def judge_decode(figures):
     return out
 
 
+# ---------------------------------------------------------------- idle
+
+SETTLE, WATCH = 75, 60                                      # s: lanes that nobody uses close after a minute; then idle begins
+
+
+def resident(node):
+    """Bytes of the agent that are in memory, those of its file included."""
+    with open(f"/proc/{node.agent_process.pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) * 1024
+
+
+def play_idle(f, _variant, _caps):
+    """Every node fetches the model, then nobody asks for anything."""
+    f.serve()
+    f.start("--metrics-addr", "127.0.0.1:9464")
+    f.fetch(240)
+    f.verify()
+    time.sleep(SETTLE)
+    before, begin = {n.name: n.usage()[0] for n in f.nodes}, time.monotonic()
+    time.sleep(WATCH)
+    took = time.monotonic() - begin
+    cpu = sorted(100 * (n.usage()[0] - before[n.name]) / took for n in f.nodes)
+    return {"cpu": cpu, "rss": sorted(resident(n) for n in f.nodes), "anon": sorted(n.usage()[1] for n in f.nodes), "nodes": len(f.nodes), "size": f.size}
+
+
+def judge_idle(figures):
+    r = figures[""]
+    return [Metric(f"an idle agent among {r['nodes']}, each with a whole model: % of a core over a minute, mean (the most)", "≤ 0.5",
+                   f"{statistics.mean(r['cpu']):.2f} ({r['cpu'][-1]:.2f})", statistics.mean(r["cpu"]) <= 0.5),
+            Metric(f"its resident memory, the largest of {r['nodes']}", "≤ 60 MiB", f"{r['rss'][-1] / MB:.0f} MiB (anonymous: {r['anon'][-1] / MB:.0f})", r["rss"][-1] <= 60 * MB)]
+
+
 # ---------------------------------------------------------------- the gateway
 
 GATEWAY, NGINX = "http://127.0.0.1:8090", "http://127.0.0.1:8091"
@@ -463,6 +495,7 @@ ROWS = {r.name: r for r in (
     Row("stall", "a Hub body that stops with the socket open", 4, play_stall, lambda f: bounded(f[""], "a Hub body that stops with the socket open"), size=512),
     Row("silent", "a fetching member that goes silent", 4, play_silent, lambda f: bounded(f[""], "a peer that goes silent (nft drop)"), size=512),
     Row("restart", "kill -9 at 50 %, started again", 4, play_restart, judge_restart),
+    Row("idle", "what an agent takes that has nothing to do, 16 members", 16, play_idle, judge_idle, caps=FREE, size=64, shards=2),
     Row("gateway", "the gateway against nginx, and a cold file against the Hub", 1, play_gateway, judge_gateway, caps=FREE),
     Row("join", "how long joining takes", 2, play_join, judge_join, size=64, shards=1),
 )}

@@ -179,6 +179,7 @@ func (m *member) serveGateway(ctx context.Context, l net.Listener) error {
 	g := gateway.New(gateway.Options{
 		Node: gatewayNode{m.agent, m.cache}, Everyone: repos, EveryRepo: every, Xet: xetOffers[m.settings.GatewayXet], Key: key,
 		Host: host, Logger: m.log.With("part", "gateway"),
+		Watch: m.served.begin,
 	})
 	return g.Serve(ctx, l)
 }

@@ -45,6 +45,7 @@ type member struct {
 	daemon    bool       // lives for more than one command
 	reloading sync.Mutex // held while the configuration is read again
 
+	served  gatewayWatch
 	gateway string // host:port where clients of this node find it; "" without one
 }
 

@@ -80,7 +80,7 @@ func (m *member) sample(ctx context.Context) (metrics.Sample, error) {
 		Version: versionText(), Go: runtime.Version(), Members: len(st.Members), Settled: m.settled(),
 		PeerIn: st.In, PeerOut: st.Out, Cut: st.Cut, Taken: st.Taken, Refused: st.Refused, Twice: st.Duplicates,
 		Bans: st.Counters.Bans, Claims: st.Claims, Takeovers: st.Takeovers, DeafNeighbours: st.Deaf, Sending: st.Sending,
-		Banned: len(st.Bans), CacheWhole: usage.Whole, CachePartial: usage.Partial, CacheFree: freeBytes(m.settings.HubCache),
+		Banned: len(st.Bans), PieceTimes: st.Took, CacheWhole: usage.Whole, CachePartial: usage.Partial, CacheFree: freeBytes(m.settings.HubCache),
 	}
 	for _, p := range st.Members {
 		if p.Neighbour {
@@ -95,6 +95,7 @@ func (m *member) sample(ctx context.Context) (metrics.Sample, error) {
 		s.UpstreamStalls += m.xet.Stalls()
 	}
 	m.sampleJobs(&s)
+	m.served.sample(&s)
 	return s, nil
 }
 
@@ -125,7 +126,7 @@ func (m *member) sampleJobs(s *metrics.Sample) {
 		s.EndedByOutcome[string(kind)] = c.Ended[kind]
 	}
 	s.EndedByOutcome[string(agent.Done)] = c.Ended[""]
-	s.UpstreamBytes, s.UpstreamWaits = c.Upstream, c.Waits
+	s.UpstreamBytes, s.UpstreamWaits, s.ExtentTimes, s.JobTimes = c.Upstream, c.Waits, c.Extents, c.Fetches
 	for _, x := range c.Snapshots {
 		s.Snapshots = append(s.Snapshots, metrics.Snapshot(x))
 	}

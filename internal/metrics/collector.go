@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
+
+	"p2pagent/internal/histogram"
 )
 
 // scrapeWait bounds one reading of the agent.
@@ -49,10 +51,22 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	for i, f := range families {
+		if f.times != nil {
+			out <- constHistogram(c.descs[i], f.times(&s))
+			continue
+		}
 		f.read(&s, func(v float64, labels ...string) {
 			out <- prometheus.MustNewConstMetric(c.descs[i], f.kind(), v, labels...)
 		})
 	}
+}
+
+func constHistogram(d *prometheus.Desc, c histogram.Counts) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(c.Buckets))
+	for i, n := range c.Buckets {
+		buckets[histogram.Bounds[i].Seconds()] = n
+	}
+	return prometheus.MustNewConstHistogram(d, c.Count, c.Sum.Seconds(), buckets)
 }
 
 func newRegistry(read Read) *prometheus.Registry {

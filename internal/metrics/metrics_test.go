@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"p2pagent/internal/histogram"
 )
 
 // full has something in every family.
@@ -21,9 +23,17 @@ func full() Sample {
 	return Sample{
 		Version: "v1", Go: "go1", UpstreamBytes: 12, PeerIn: 3, PeerOut: 4, Refused: 2, Settled: true,
 		DesiredByPhase: map[string]int{"here": 2}, JobsByState: map[string]int{"fetching": 1}, EndedByOutcome: map[string]int64{"done": 5}, IdleSeconds: 1.5,
-		UpstreamAnswers: [6]int64{1, 0, 200, 300, 4, 5},
-		Snapshots:       []Snapshot{{Repo: "org/\"odd\\\nname", Commit: "c", Bytes: 10, Here: 5, Upstream: 7}, {Repo: "b", Commit: "c", Bytes: 1, Here: 1, Ready: true}},
+		UpstreamAnswers: [6]int64{1, 0, 200, 300, 4, 5}, GatewayAnswers: [6]int64{0, 0, 7}, PieceTimes: times(),
+		Snapshots: []Snapshot{{Repo: "org/\"odd\\\nname", Commit: "c", Bytes: 10, Here: 5, Upstream: 7}, {Repo: "b", Commit: "c", Bytes: 1, Here: 1, Ready: true}},
 	}
+}
+
+// times has a duration in the first bucket and one beyond the last.
+func times() histogram.Counts {
+	var d histogram.Durations
+	d.Observe(time.Millisecond)
+	d.Observe(2 * time.Hour)
+	return d.Read()
 }
 
 func read(s Sample) Read { return func(context.Context) (Sample, error) { return s, nil } }
@@ -38,6 +48,9 @@ func TestWrite(t *testing.T) {
 		`p2pagent_pieces_total{result="refused"} 2`, `p2pagent_upstream_requests_total{code="none"} 1`, `p2pagent_upstream_requests_total{code="2xx"} 200`,
 		`p2pagent_jobs{state="fetching"} 1`, `p2pagent_jobs_ended_total{outcome="done"} 5`, `p2pagent_job_idle_seconds 1.5`, `p2pagent_settled 1`,
 		`p2pagent_snapshot_ready{commit="c",repo="b"} 1`, `p2pagent_snapshot_upstream_bytes_total{commit="c",repo="org/\"odd\\\nname"} 7`,
+		`p2pagent_piece_fetch_duration_seconds_bucket{le="0.005"} 1`, `p2pagent_piece_fetch_duration_seconds_bucket{le="3600"} 1`,
+		`p2pagent_piece_fetch_duration_seconds_bucket{le="+Inf"} 2`, `p2pagent_piece_fetch_duration_seconds_sum 7200.001`,
+		`p2pagent_gateway_requests_total{code="2xx"} 7`, `p2pagent_gateway_first_byte_seconds_count 0`,
 		`p2pagent_build_info{goversion="go1",version="v1"} 1`,
 	} {
 		if !slices.Contains(strings.Split(out.String(), "\n"), line) {
@@ -102,6 +115,8 @@ func TestServer(t *testing.T) {
 	well := func(context.Context) error { return nil }
 	ill := func(context.Context) error { return fails }
 	o := Options{Read: read(full()), Alive: well, Ready: []Check{{"a", well}, {"b", well}}}
+	paged := o
+	paged.Page = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") })
 	sick := Options{Read: func(context.Context) (Sample, error) { return Sample{}, fails }, Alive: ill, Ready: []Check{{"a", well}, {"b", ill}, {"c", well}}}
 	for _, test := range []struct {
 		o            Options
@@ -114,6 +129,10 @@ func TestServer(t *testing.T) {
 		{o, "GET", "/metrics", 200, "p2pagent_upstream_bytes_total 12\n"},
 		{o, "POST", "/metrics", 405, ""},
 		{o, "GET", "/", 404, ""},
+		{paged, "GET", "/", 200, "the page"},
+		{paged, "GET", "/page/state", 200, "the page"},
+		{paged, "POST", "/page/state", 405, ""},
+		{paged, "GET", "/other", 404, ""},
 		{o, "GET", "/metrics/x", 404, ""},
 		{sick, "GET", "/livez", 503, "failed alive: the disk; is gone\n"},
 		{sick, "GET", "/readyz", 503, "ok a\nfailed b: the disk; is gone\nok c\n"},

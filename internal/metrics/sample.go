@@ -1,5 +1,7 @@
 package metrics
 
+import "p2pagent/internal/histogram"
+
 // Sample is an agent at one moment. Counts only grow while the agent lives.
 type Sample struct {
 	Version, Go string
@@ -27,6 +29,12 @@ type Sample struct {
 	CacheWhole      int64 // bytes
 	CachePartial    int64
 	CacheFree       int64
+	PieceTimes      histogram.Counts // of pieces from members
+	ExtentTimes     histogram.Counts // of extents from upstream
+	JobTimes        histogram.Counts
+	GatewayTimes    histogram.Counts // until the first byte of a file
+	GatewayAnswers  [6]int64         // by the first digit of the status; 0: none
+	GatewayBytes    int64
 	Snapshots       []Snapshot
 }
 

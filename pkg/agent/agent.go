@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"p2pagent/internal/desired"
+	"p2pagent/internal/histogram"
 	"p2pagent/internal/layout"
 	"p2pagent/pkg/cachefs"
 	"p2pagent/pkg/pieces"
@@ -223,9 +224,11 @@ type Agent struct {
 	started time.Time
 	base    context.Context // of all jobs
 	stop    context.CancelCauseFunc
-	work    sync.WaitGroup // running jobs
-	saving  chan struct{}  // held while the notebook is written
-	brought atomic.Int64   // bytes from upstream, as they came
+	work    sync.WaitGroup      // running jobs
+	saving  chan struct{}       // held while the notebook is written
+	brought atomic.Int64        // bytes from upstream, as they came
+	extents histogram.Durations // of extents that came whole from upstream
+	fetches histogram.Durations // of jobs for more than a file that ended well
 	sound   soundPieces
 
 	mu      sync.Mutex // guards the fields below; never held over I/O

@@ -5,15 +5,18 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"p2pagent/internal/histogram"
 	"p2pagent/pkg/pieces"
 )
 
 // Counters are what this agent has done since it started. All but Snapshots only
 // grow.
 type Counters struct {
-	Upstream  int64          // bytes of files from upstream, as they came: those of pieces that never got whole too
-	Ended     map[Kind]int64 // jobs by kind of failure; "" is for those that did not fail
-	Waits     int64          // waits that the Hub imposed, on this member or by way of another
+	Upstream  int64            // bytes of files from upstream, as they came: those of pieces that never got whole too
+	Ended     map[Kind]int64   // jobs by kind of failure; "" is for those that did not fail
+	Waits     int64            // waits that the Hub imposed, on this member or by way of another
+	Extents   histogram.Counts // how long extents took that came whole from upstream
+	Fetches   histogram.Counts // and jobs for more than a file that ended well
 	Snapshots []SnapshotCount
 }
 
@@ -34,7 +37,7 @@ type snapshotKey struct{ repo, commit string }
 func (a *Agent) Counters() Counters {
 	a.mu.Lock()
 	all := slices.AppendSeq(slices.Clone(a.recent), maps.Values(a.jobs))
-	c := Counters{Upstream: a.brought.Load(), Ended: maps.Clone(a.ended), Waits: a.waits}
+	c := Counters{Upstream: a.brought.Load(), Ended: maps.Clone(a.ended), Waits: a.waits, Extents: a.extents.Read(), Fetches: a.fetches.Read()}
 	brought := make([]int64, len(all))
 	for i, j := range all {
 		if j.brought != nil {

@@ -142,7 +142,9 @@ func (a *Agent) logEnd(v Job, err error) {
 		return
 	}
 	level := slog.LevelInfo
-	if v.File != "" {
+	if v.File == "" {
+		a.fetches.Observe(v.Finished.Sub(v.Started))
+	} else {
 		level = slog.LevelDebug // one of many
 	}
 	a.log.Log(a.base, level, "job done", "ref", v.Ref, "file", v.File, "commit", v.Commit, "files", v.Files, "bytes", v.Total,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"p2pagent/internal/layout"
 	"p2pagent/pkg/pieces"
@@ -51,12 +52,17 @@ func (a *Agent) upstreamFor(j *job, l listing, ds deltas, rs *repeats) *upstream
 // Fetch implements Upstream.
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
-	return u.agent.opt.Seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) {
+	began := time.Now()
+	err := u.agent.opt.Seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) {
 		u.came(n)
 		if progress != nil {
 			progress(n)
 		}
 	})
+	if err == nil {
+		u.agent.extents.Observe(time.Since(began))
+	}
+	return err
 }
 
 // Behind names the pieces that an extent is better fetched after: they have bytes of

@@ -100,6 +100,8 @@ type Options struct {
 	// Host is a name that requests may call this gateway by, besides localhost and
 	// IP addresses.
 	Host string
+	// Watch, when not nil, is told of every request.
+	Watch Watch
 	// Logger gets a line for each body that broke off; nil discards.
 	Logger *slog.Logger
 }

@@ -13,12 +13,16 @@ import (
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := parse(r.URL.EscapedPath())
+	g.watched(w, r, c, func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, c) })
+}
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, c call) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if err := g.checkOrigin(r); err != nil {
 		refuse(w, err)
 		return
 	}
-	c := parse(r.URL.EscapedPath())
 	if err := checkMethod(c.route, r.Method); err != nil {
 		refuse(w, err)
 		return

@@ -1,6 +1,9 @@
 package swarm
 
-import "p2pagent/internal/plan"
+import (
+	"p2pagent/internal/histogram"
+	"p2pagent/internal/plan"
+)
 
 // Counters are what this member has seen and done since it was made. They only
 // grow, and none is of one peer or blob: what they are few of stays so in a
@@ -13,9 +16,10 @@ type Counters struct {
 	Refused    int64 // pieces from members that did not
 	Duplicates int64 // pieces of both that came twice, or when no job wanted them any more
 	Bans       int64
-	Claims     int64 // extents that this member began to fetch upstream
-	Takeovers  int64 // times it asked for one that another member had claimed and got no further with
-	Deaf       int64 // neighbours given up because they said nothing
+	Claims     int64            // extents that this member began to fetch upstream
+	Takeovers  int64            // times it asked for one that another member had claimed and got no further with
+	Deaf       int64            // neighbours given up because they said nothing
+	Took       histogram.Counts // how long the pieces took that members sent, from asking to the last byte
 }
 
 // arrival counts a piece that went into the store, and what of it was here: perhaps
@@ -44,6 +48,7 @@ func (c *Counters) asked(list []plan.Ask) {
 // counters adds the traffic with every member that was ever met.
 func (n *Node) counters() Counters {
 	c := n.count
+	c.Took = n.took.Read()
 	for _, t := range n.stats {
 		c.In += t.In
 		c.Out += t.Out

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"p2pagent/internal/buffers"
+	"p2pagent/internal/histogram"
 	"p2pagent/internal/plan"
 	"p2pagent/internal/wire"
 	"p2pagent/pkg/pieces"
@@ -105,7 +106,8 @@ type Node struct {
 	stopped chan struct{}
 	tasks   *errgroup.Group // what Run waits for
 	ctx     context.Context
-	answers chan struct{} // one slot for each inquiry that is answered
+	took    histogram.Durations // of pieces that members sent
+	answers chan struct{}       // one slot for each inquiry that is answered
 
 	proofs *proofs
 	server *server

@@ -127,6 +127,7 @@ func (n *Node) take(ctx context.Context, o order) {
 		n.post(func() { n.notStored(r, err) })
 		return
 	}
+	n.took.Observe(took)
 	n.post(func() {
 		n.swap.Arrived(r.Peer, r.Piece, took)
 		n.traffic(r.Peer).In += o.bytes()

@@ -71,10 +71,11 @@ class Fleet:
         tool(bin_ / "p2pagent", "keygen", work / "key")
         self.metrics = [f"127.0.0.1:{free_port()}" for _ in range(AGENTS)]
         gossip = [free_port() for _ in range(AGENTS)]
+        self.gateways = [f"127.0.0.1:{free_port()}" for _ in range(AGENTS)]
         for i in range(AGENTS):
             start(f"agent{i}", bin_ / "p2pagent", "agent", "--swarm-key-file", work / "key", "--bind", "127.0.0.1",
                   "--gossip-port", gossip[i], "--swarm-port", 0, "--hub-cache", work / f"hub{i}", "--state-dir", work / f"state{i}",
-                  "--socket", self.socket(i), "--hub-endpoint", self.hub, "--metrics-addr", self.metrics[i], "--label", f"node=node{i}",
+                  "--socket", self.socket(i), "--hub-endpoint", self.hub, "--metrics-addr", self.metrics[i], "--label", f"node=node{i}", "--gateway", self.gateways[i],
                   *(["--join", f"127.0.0.1:{gossip[0]}"] if i else []))
         for m in self.metrics:
             until(f"{m} to be ready", lambda: get(f"http://{m}/readyz"))
@@ -86,6 +87,18 @@ class Fleet:
         jobs = [subprocess.Popen([str(bin_ / "p2pagent"), "fetch", "org/name", "--format", "quiet", "--socket", str(self.socket(i))],
                                  stdout=subprocess.DEVNULL) for i in range(AGENTS)]
         return [j.wait(PATIENCE) for j in jobs]
+
+    def read(self):
+        """A file through each gateway, and one that is not there."""
+        for g in self.gateways:
+            path = json.loads(get(f"http://{g}/api/models/org/name"))["siblings"][0]["rfilename"]
+            with urllib.request.urlopen(f"http://{g}/org/name/resolve/main/{path}", timeout=10) as r:
+                assert r.read()
+            try:
+                get(f"http://{g}/org/name/resolve/main/none")
+                raise SystemExit("metrics: a gateway has a file that nobody has")
+            except urllib.error.HTTPError as e:
+                assert e.code == 404
 
 
 class Prometheus:
@@ -146,6 +159,14 @@ def check_dashboard(prometheus):
     check("the dashboard has panels", seen > 20, seen)
 
 
+def check_histograms(prometheus, fleet):
+    for name, least in {"piece_fetch_duration": AGENTS, "extent_fetch_duration": 1, "job_duration": AGENTS, "gateway_first_byte": AGENTS}.items():
+        n, total = (float(prometheus.query(f"sum(p2pagent_{name}_seconds_{x})")[0]["value"][1]) for x in ("count", "sum"))
+        check(f"{name}: {n:.0f} observed, {total:.2f} s", n >= least and total > 0, "too few")
+    refused = float(prometheus.query('sum(p2pagent_gateway_requests_total{code="4xx"})')[0]["value"][1])
+    check("the gateways' refusals are counted", refused == AGENTS, refused)
+
+
 def check_alerts(prometheus):
     groups = prometheus.ask("/api/v1/rules")["groups"]
     rules = [r for g in groups for r in g["rules"]]
@@ -171,12 +192,14 @@ def main():
     until("a first scrape of all", lambda: len(prometheus.query("p2pagent_build_info")) == AGENTS)
     codes = fleet.fetch()
     check("fetch on all agents", codes == [0] * AGENTS, codes)
+    fleet.read()
     until("the end of the fetch to be scraped", lambda: len(prometheus.query("p2pagent_snapshot_ready == 1")) == AGENTS)
     until("two samples of it", lambda: len(prometheus.query("count_over_time(p2pagent_snapshot_ready[3s]) >= 2")) == AGENTS)
     until("the alerts to be evaluated", lambda: all(r["health"] == "ok" for g in prometheus.ask("/api/v1/rules")["groups"] for r in g["rules"]))
     check_scrape(fleet.metrics)
     check_copies(prometheus)
     check_dashboard(prometheus)
+    check_histograms(prometheus, fleet)
     check_alerts(prometheus)
 
 

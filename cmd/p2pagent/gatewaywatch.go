@@ -7,6 +7,7 @@ import (
 
 	"p2pagent/internal/histogram"
 	"p2pagent/internal/metrics"
+	"p2pagent/internal/tracing"
 	"p2pagent/pkg/gateway"
 )
 
@@ -19,8 +20,11 @@ type gatewayWatch struct {
 
 // begin is a gateway.Watch.
 func (g *gatewayWatch) begin(r *http.Request, what string) (context.Context, func(gateway.Served)) {
+	ctx, span := tracing.Start(r.Context(), "gateway "+what, "method", r.Method) // not its path: some hold a grant
 	file := what == "resolve" && r.Method == http.MethodGet
-	return r.Context(), func(s gateway.Served) {
+	return ctx, func(s gateway.Served) {
+		span.Set("status", s.Status, "bytes", s.Bytes)
+		span.End(nil)
 		g.answers[min(s.Status/100, len(g.answers)-1)].Add(1)
 		g.bytes.Add(s.Bytes)
 		if file && s.Status/100 == 2 {

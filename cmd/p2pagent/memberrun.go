@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"p2pagent/internal/tracing"
 )
 
 // factsEvery is how often other members are told of the free space.
@@ -15,6 +17,10 @@ const factsEvery = time.Minute
 // with that of a part that failed. The parts outlive front: a job that is told to
 // stop still finds its cache and its node.
 func (m *member) run(ctx context.Context, front func(context.Context) error) error {
+	traces, err := m.trace(ctx)
+	if err != nil {
+		return err
+	}
 	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	parts, stopParts := context.WithCancel(failed)
 	defer stopParts()
@@ -22,11 +28,25 @@ func (m *member) run(ctx context.Context, front func(context.Context) error) err
 	g.Go(func() error { return m.members.Run(parts) })
 	g.Go(func() error { return m.node.Run(parts) })
 	g.Go(func() error { return m.refreshFacts(parts) })
+	g.Go(func() error { return traces(parts) })
 	g.Go(func() error {
 		defer stopParts()
 		return m.runFront(ctx, failed, front)
 	})
 	return g.Wait()
+}
+
+// trace has what this member does sent to a collector, if the environment names one,
+// until the context of what it returns ends.
+func (m *member) trace(ctx context.Context) (func(context.Context) error, error) {
+	if !tracing.On(m.settings.get) {
+		return func(context.Context) error { return nil }, nil
+	}
+	e, err := tracing.Begin(context.WithoutCancel(ctx), m.settings.name(), versionText(), m.log.With("part", "traces"))
+	if err != nil {
+		return nil, err
+	}
+	return e.Run, nil
 }
 
 // runFront runs front and the jobs it starts until front returns, ctx ends or a

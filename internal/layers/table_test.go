@@ -32,8 +32,9 @@ var table = map[string]row{
 	"internal/stall":   {},
 	"internal/wire":    {imports: []string{"pkg/pieces"}, avoids: none, pure: true},
 
-	// What is counted by whom and read by whom.
+	// What is noted by the parts and told to whoever watches.
 	"internal/histogram": {},
+	"internal/tracing":   {avoids: []string{"os", "os/exec", "syscall", "net/http"}},
 
 	// What removing needs to know.
 	"internal/evict":    {avoids: none, pure: true},
@@ -47,7 +48,7 @@ var table = map[string]row{
 		tests: []string{"internal/cluster", "internal/leaktest"}},
 	"pkg/xet": {imports: []string{"pkg/pieces", "internal/layout", "internal/stall"}, tests: []string{"pkg/hub/hubtest", "internal/leaktest"}},
 
-	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/histogram", "internal/desired", "internal/evict", "internal/layout", "internal/rollout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
+	"pkg/agent":   {imports: []string{"pkg/pieces", "internal/tracing", "internal/histogram", "internal/desired", "internal/evict", "internal/layout", "internal/rollout", "pkg/cachefs", "pkg/seeder", "pkg/swarm"}, tests: []string{"*"}},
 	"pkg/gateway": {imports: []string{"pkg/pieces", "internal/minicas"}, tests: []string{"*"}},
 
 	"cmd/p2pagent": {imports: []string{"*"}},
@@ -87,4 +88,5 @@ var heavy = map[string][]string{
 	"github.com/multiformats/go-multiaddr": {"pkg/swarm", "cmd/p2pagent", "internal/cluster"},
 	"github.com/fxamacker/cbor":            {"pkg/pieces"},
 	"github.com/prometheus/":               {"internal/metrics"},
+	"go.opentelemetry.io/otel":             {"internal/tracing"},
 }

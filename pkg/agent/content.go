@@ -43,7 +43,7 @@ func (c *Content) Start() error {
 		return nil
 	}
 	o := c.view.Outline
-	j, err := c.agent.join(Request{Ref: pieces.Ref{Repo: o.Repo, Revision: string(o.Commit)}, Path: c.file.Path, token: c.token}, filter{})
+	j, err := c.agent.join(context.Background(), Request{Ref: pieces.Ref{Repo: o.Repo, Revision: string(o.Commit)}, Path: c.file.Path, token: c.token}, filter{})
 	if err != nil {
 		return err
 	}

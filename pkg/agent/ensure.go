@@ -8,19 +8,26 @@ import (
 	"strings"
 	"time"
 
+	"p2pagent/internal/tracing"
 	"p2pagent/pkg/pieces"
 )
 
 // ensure is the job. It returns the first error; what it did stays.
 func (a *Agent) ensure(ctx context.Context, j *job) error {
-	name, err := a.nameOf(ctx, j)
-	if err != nil {
+	var name resolved
+	var listed listing
+	if err := tracing.Do(ctx, "resolve", func(ctx context.Context) (err error) {
+		name, err = a.nameOf(ctx, j)
+		return err
+	}); err != nil {
 		return err
 	}
 	j.update(func(v *Job) { v.Commit, v.Notice = string(name.commit), name.notice })
 
-	listed, err := a.list(ctx, j.req.Ref.Repo, name, j.caller, j.enter)
-	if err != nil {
+	if err := tracing.Do(ctx, "list", func(ctx context.Context) (err error) {
+		listed, err = a.list(ctx, j.req.Ref.Repo, name, j.caller, j.enter)
+		return err
+	}); err != nil {
 		return err
 	}
 	a.noteOutline(j, listed.outline)
@@ -32,11 +39,13 @@ func (a *Agent) ensure(ctx context.Context, j *job) error {
 		return err
 	}
 	j.enter(Committing, "")
-	path, err := a.opt.Cache.Commit(ctx, listed.outline, files, j.req.Ref.Revision)
-	if err != nil {
+	if err := tracing.Do(ctx, "commit", func(ctx context.Context) error {
+		path, err := a.opt.Cache.Commit(ctx, listed.outline, files, j.req.Ref.Revision)
+		j.update(func(v *Job) { v.Path = path })
+		return err
+	}); err != nil {
 		return err
 	}
-	j.update(func(v *Job) { v.Path = path })
 	if err := a.landed(ctx, listed.outline, files); err != nil {
 		return err
 	}
@@ -120,7 +129,7 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	if err := a.passGate(ctx, j, wanted); err != nil {
 		return err
 	}
-	if err := a.begin(ctx, j, repo, wanted); err != nil {
+	if err := tracing.Do(ctx, "adopt", func(ctx context.Context) error { return a.begin(ctx, j, repo, wanted) }); err != nil {
 		return err
 	}
 	missing := slices.DeleteFunc(slices.Clone(wanted), func(b pieces.Blob) bool { return a.opt.Cache.Has(repo, b) })
@@ -133,13 +142,17 @@ func (a *Agent) bring(ctx context.Context, j *job, l listing, files []pieces.Fil
 	defer a.sound.use()()
 	ds, rs := a.compare(ctx, j, l, missing)
 	j.enter(Fetching, "")
-	paths := pathsOf(files)
+	paths, taken, last := pathsOf(files), takings{}, time.Now()
 	err := a.opt.Swarm.Fetch(ctx, a.transferOf(j, l, missing, ds, rs), func(p Progress) {
 		for i, g := range p.Gaps {
 			p.Gaps[i].Path = paths[g.Blob]
 		}
 		j.update(func(v *Job) { v.take(p) })
+		now := time.Now()
+		taken.note(p.Peers, last, now)
+		last = now
 	})
+	taken.trace(ctx)
 	return nameFile(err, paths)
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"p2pagent/internal/tracing"
 	"p2pagent/pkg/pieces"
 )
 
@@ -34,6 +35,7 @@ type job struct {
 	filter filter
 	caller *Rights         // of the request's token, until the work ends; nil without one
 	ctx    context.Context // ends with the work, before done
+	span   tracing.Span    // of all of it
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed once err is set
 
@@ -67,7 +69,7 @@ func (a *Agent) Ensure(ctx context.Context, req Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	j, err := a.join(req, f)
+	j, err := a.join(ctx, req, f)
 	if err != nil {
 		return Result{}, err
 	}
@@ -76,7 +78,7 @@ func (a *Agent) Ensure(ctx context.Context, req Request) (Result, error) {
 }
 
 // join returns the running job for the request, starting one when there is none.
-func (a *Agent) join(req Request, f filter) (*job, error) {
+func (a *Agent) join(ctx context.Context, req Request, f filter) (*job, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.stopped {
@@ -88,20 +90,21 @@ func (a *Agent) join(req Request, f filter) (*job, error) {
 		return nil, Errorf(Stalled, "%d jobs are running", len(a.jobs))
 	}
 	if j == nil {
-		j = a.start(key, req, f)
+		j = a.start(ctx, key, req, f)
 	}
 	j.callers++
 	return j, nil
 }
 
 // start is called with a.mu held.
-func (a *Agent) start(key string, req Request, f filter) *job {
-	ctx, cancel := context.WithCancelCause(a.base)
-	caller, forget := a.lender.borrow(req.token)
+func (a *Agent) start(caller context.Context, key string, req Request, f filter) *job {
+	ctx, span := tracing.Join(a.base, caller, "fetch", "ref", req.Ref.String(), "file", req.Path)
+	ctx, cancel := context.WithCancelCause(ctx)
+	lent, forget := a.lender.borrow(req.token)
 	req.token = ""
 	a.serial++
 	j := &job{
-		key: key, serial: a.serial, req: req, filter: f, caller: caller, ctx: ctx, cancel: cancel,
+		key: key, serial: a.serial, req: req, filter: f, caller: lent, ctx: ctx, span: span, cancel: cancel,
 		done: make(chan struct{}), changed: make(chan struct{}),
 		view: Job{
 			ID: strconv.Itoa(a.serial), Ref: req.Ref.String(), File: req.Path, Include: req.Include, Exclude: req.Exclude,
@@ -125,6 +128,7 @@ func (a *Agent) end(j *job, err error) {
 		err = fmt.Errorf("fetch %s: %w", j.req.Ref, err)
 	}
 	j.finish(err, a.classify)
+	j.traceEnd(err)
 	a.mu.Lock()
 	delete(a.jobs, j.key)
 	j.outline = nil

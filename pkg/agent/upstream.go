@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"p2pagent/internal/layout"
+	"p2pagent/internal/tracing"
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
 )
@@ -53,12 +54,14 @@ func (a *Agent) upstreamFor(j *job, l listing, ds deltas, rs *repeats) *upstream
 func (u *upstream) Fetch(ctx context.Context, e pieces.Extent, need func(b pieces.Blob, index int) bool,
 	put func(context.Context, pieces.Verified) error, progress func(n int64)) error {
 	began := time.Now()
+	ctx, span := tracing.Start(tracing.Within(ctx, u.job.ctx), "extent", "bytes", e.Size())
 	err := u.agent.opt.Seeder.Fetch(ctx, u, e, need, putFunc(put), func(n int64) {
 		u.came(n)
 		if progress != nil {
 			progress(n)
 		}
 	})
+	span.End(err)
 	if err == nil {
 		u.agent.extents.Observe(time.Since(began))
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -9,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
-	"p2pagent/pkg/agent"
 	"p2pagent/pkg/hub"
 )
 
@@ -36,7 +34,7 @@ func (p *program) configPrintCmd() *cobra.Command {
 			s.Socket = s.place.serveSocket(s.StateDir)
 		}
 		if format == formatJSON {
-			return json.NewEncoder(p.stdout).Encode(s.printed())
+			return p.printJSON(s.printed())
 		}
 		return p.printSettings(s, *origins)
 	}
@@ -66,20 +64,8 @@ func (p *program) configValidateCmd() *cobra.Command {
 	return cmd
 }
 
-type printedSetting struct {
-	Value  string `json:"value"`
-	Origin string `json:"origin"`
-}
-
-type printedSettings struct {
-	SchemaVersion int                       `json:"schema_version"`
-	Settings      map[string]printedSetting `json:"settings"`
-	Offline       bool                      `json:"offline"`
-	Token         string                    `json:"token"`
-}
-
-func (s *settings) printed() printedSettings {
-	out := printedSettings{agent.SchemaVersion, map[string]printedSetting{}, s.Offline, s.tokenText()}
+func (s *settings) printed() configOutput {
+	out := configOutput{version1, map[string]printedSetting{}, s.Offline, s.tokenText()}
 	for _, name := range s.names() {
 		out.Settings[name] = printedSetting{s.flags.Lookup(name).Value.String(), s.origins[name]}
 	}

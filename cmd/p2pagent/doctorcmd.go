@@ -73,7 +73,7 @@ func bad(r doctor.Result, strict bool) bool {
 func (p *program) printResults(results []doctor.Result, format formatValue, strict bool) error {
 	switch format {
 	case formatJSON:
-		return p.printJSON("checks", results)
+		return p.printJSON(checksOutput{version1, results})
 	case formatQuiet:
 		for _, r := range results {
 			if bad(r, strict) {

@@ -133,7 +133,7 @@ func (s *settings) clientCache() string {
 // printVariables writes them so that nothing in a value is read as anything else.
 func (p *program) printVariables(vars []variable, format envFormat) error {
 	if format == envJSON {
-		return p.printJSON("env", jsonOf(vars))
+		return p.printJSON(envOutput{version1, jsonOf(vars)})
 	}
 	write := map[envFormat]func([]variable) (string, error){envShell: shellLines, envFile: fileLines, envYAML: podLines}[format]
 	text, err := write(vars)

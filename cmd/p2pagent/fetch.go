@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,7 +84,7 @@ func (s *session) fetch(ctx context.Context, r agent.Request, localDir string) e
 // printResult writes how it went to stderr and the path, last, to stdout.
 func (s *session) printResult(r agent.Result) error {
 	if s.format == formatJSON {
-		return json.NewEncoder(s.p.stdout).Encode(resultLine{agent.SchemaVersion, "result", r})
+		return s.p.printJSON(fetchResult{resultHead, r})
 	}
 	if r.Notice != "" {
 		fmt.Fprintf(s.p.stderr, "p2pagent: note: %s is commit %s: %s\n", clean(r.Ref), r.Commit, clean(r.Notice))
@@ -96,13 +95,6 @@ func (s *session) printResult(r agent.Result) error {
 	}
 	_, err := fmt.Fprintln(s.p.stdout, r.Path)
 	return err
-}
-
-// resultLine is the last object of --format json.
-type resultLine struct {
-	SchemaVersion int    `json:"schema_version"`
-	Type          string `json:"type"`
-	agent.Result
 }
 
 const seedLong = `Hold a snapshot and offer it to the swarm, also after a restart of the agent.

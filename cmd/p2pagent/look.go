@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -16,11 +15,6 @@ import (
 
 // askWait bounds a question to an agent on this machine.
 const askWait = 30 * time.Second
-
-// printJSON writes one object with the schema's version.
-func (p *program) printJSON(key string, v any) error {
-	return json.NewEncoder(p.stdout).Encode(map[string]any{"schema_version": agent.SchemaVersion, key: v})
-}
 
 // query is a command that asks an agent one thing.
 func (p *program) query(use, short string, run func(ctx context.Context, s *session, c *agent.Client) error) *cobra.Command {
@@ -47,7 +41,7 @@ func (p *program) statusCmd() *cobra.Command {
 		}
 		switch s.format {
 		case formatJSON:
-			return json.NewEncoder(p.stdout).Encode(st)
+			return p.printJSON(st)
 		case formatQuiet:
 			_, err := fmt.Fprintln(p.stdout, st.PeerID)
 			return err
@@ -99,7 +93,7 @@ func (p *program) psCmd() *cobra.Command {
 		}
 		switch s.format {
 		case formatJSON:
-			return p.printJSON("jobs", jobs)
+			return p.printJSON(jobsOutput{version1, jobs})
 		case formatQuiet:
 			for _, j := range jobs {
 				if !j.Ended() {
@@ -136,7 +130,7 @@ func (p *program) peersCmd() *cobra.Command {
 		}
 		switch s.format {
 		case formatJSON:
-			return p.printJSON("peers", peers)
+			return p.printJSON(peersOutput{version1, peers})
 		case formatQuiet:
 			for _, m := range peers {
 				fmt.Fprintln(p.stdout, m.PeerID)
@@ -181,7 +175,7 @@ func (p *program) lsCmd() *cobra.Command {
 		order.sort(list)
 		switch s.format {
 		case formatJSON:
-			return p.printJSON("snapshots", list)
+			return p.printJSON(snapshotsOutput{version1, list})
 		case formatQuiet:
 			for _, x := range list {
 				fmt.Fprintln(p.stdout, x.Ref)
@@ -225,11 +219,7 @@ func (p *program) showCmd() *cobra.Command {
 		}
 		switch s.format {
 		case formatJSON:
-			return json.NewEncoder(p.stdout).Encode(struct {
-				SchemaVersion int `json:"schema_version"`
-				agent.Snapshot
-				Contents []agent.File `json:"contents"`
-			}{agent.SchemaVersion, x, files})
+			return p.printJSON(snapshotOutput{version1, x, files})
 		case formatQuiet:
 			_, err := fmt.Fprintln(p.stdout, x.Path)
 			return err
@@ -280,7 +270,7 @@ func (s *session) verify(ctx context.Context, lib library, ref pieces.Ref) error
 		if problems == nil {
 			problems = []agent.Problem{}
 		}
-		err = json.NewEncoder(s.p.stdout).Encode(map[string]any{"schema_version": agent.SchemaVersion, "type": "result", "ref": ref.String(), "problems": problems})
+		err = s.p.printJSON(verifyResult{resultHead, ref.String(), problems})
 	} else {
 		err = s.verifyText(ref, problems)
 	}

@@ -45,7 +45,7 @@ func (s *session) printPinned(done string, x agent.Pinned) error {
 	var err error
 	switch {
 	case s.format == formatJSON:
-		err = s.p.printJSON("pin", x)
+		err = s.p.printJSON(pinOutput{version1, x})
 	case s.format == formatQuiet:
 		_, err = fmt.Fprintln(s.p.stdout, x.Ref)
 	default:

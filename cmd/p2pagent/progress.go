@@ -99,15 +99,9 @@ const ended agent.State = ""
 func jsonProgress(w io.Writer) func(agent.Job, time.Duration) {
 	return func(v agent.Job, _ time.Duration) {
 		if v.Status != ended && !v.Ended() {
-			json.NewEncoder(w).Encode(progressLine{agent.SchemaVersion, "progress", v})
+			json.NewEncoder(w).Encode(fetchProgress{progressHead, v})
 		}
 	}
-}
-
-type progressLine struct {
-	SchemaVersion int    `json:"schema_version"`
-	Type          string `json:"type"`
-	agent.Job
 }
 
 // lineProgress writes a line at each change of state and every lineEvery.

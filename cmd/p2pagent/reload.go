@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -28,10 +27,7 @@ func (p *program) reloadCmd() *cobra.Command {
 		}
 		switch s.format {
 		case formatJSON:
-			return json.NewEncoder(p.stdout).Encode(struct {
-				SchemaVersion int `json:"schema_version"`
-				agent.Reloaded
-			}{agent.SchemaVersion, r})
+			return p.printJSON(reloadOutput{version1, r})
 		case formatQuiet:
 			return nil
 		}

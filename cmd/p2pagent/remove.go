@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -73,7 +72,7 @@ func (s *session) printRemoved(r agent.Removed) error {
 	var err error
 	switch {
 	case s.format == formatJSON:
-		err = s.p.printJSON("removed", r)
+		err = s.p.printJSON(removedOutput{version1, r})
 	case s.format == formatQuiet:
 		_, err = fmt.Fprintln(s.p.stdout, r.Ref)
 	case r.DryRun:
@@ -171,7 +170,7 @@ func (s *session) printPruned(p agent.Pruned, err error) error {
 	}
 	switch s.format {
 	case formatJSON:
-		return json.NewEncoder(s.p.stdout).Encode(map[string]any{"schema_version": agent.SchemaVersion, "pruned": p})
+		return s.p.printJSON(prunedOutput{version1, p})
 	case formatQuiet:
 		for _, v := range p.Verdicts {
 			if v.Gone && v.Ref != "" {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,7 +89,7 @@ func shortfall(t rollout.Table) error {
 func (s *session) printRollout(t rollout.Table) error {
 	switch s.format {
 	case formatJSON:
-		return json.NewEncoder(s.p.stdout).Encode(rolloutLine{agent.SchemaVersion, "result", t})
+		return s.p.printJSON(rolloutTable{resultHead, t})
 	case formatQuiet:
 		_, err := fmt.Fprintln(s.p.stdout, t.Commit)
 		return err
@@ -103,12 +102,6 @@ func (s *session) printRollout(t rollout.Table) error {
 	}
 	_, err := fmt.Fprintf(s.p.stdout, "%s is commit %s: %s\n", clean(t.Ref), t.Commit, rolloutSums(t))
 	return err
-}
-
-type rolloutLine struct {
-	SchemaVersion int    `json:"schema_version"`
-	Type          string `json:"type"`
-	rollout.Table
 }
 
 func rolloutRows(nodes []rollout.Row) [][]string {
@@ -172,7 +165,7 @@ func (v *rolloutView) watch(t rollout.Table) {
 	switch {
 	case v.format == formatQuiet:
 	case v.format == formatJSON:
-		json.NewEncoder(v.p.stdout).Encode(rolloutLine{agent.SchemaVersion, "progress", t})
+		v.p.printJSON(rolloutTable{progressHead, t})
 	case v.p.terminal:
 		v.draw(t)
 	case time.Since(v.at) >= lineEvery:

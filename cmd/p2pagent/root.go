@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -88,9 +87,7 @@ func usageOf(cmd *cobra.Command, err error) error {
 // with --format json as the last object on stdout too.
 func (p *program) report(cmd *cobra.Command, err error) {
 	if f := cmd.Flags().Lookup("format"); f != nil && f.Value.String() == string(formatJSON) {
-		line := errorLine{SchemaVersion: agent.SchemaVersion, Type: "error", Code: exitCode(err),
-			Error: errorBody{string(classify(err)), err.Error(), hint(err)}}
-		json.NewEncoder(p.stdout).Encode(line)
+		p.printJSON(errorOutput{errorHead, exitCode(err), errorBody{string(classify(err)), err.Error(), hint(err)}})
 	}
 	text := hint(err)
 	for _, e := range flatten(err) {
@@ -100,19 +97,6 @@ func (p *program) report(cmd *cobra.Command, err error) {
 	if text != "" {
 		fmt.Fprintln(p.stderr, "hint: "+clean(text))
 	}
-}
-
-type errorLine struct {
-	SchemaVersion int       `json:"schema_version"`
-	Type          string    `json:"type"`
-	Code          int       `json:"code"`
-	Error         errorBody `json:"error"`
-}
-
-type errorBody struct {
-	Kind    string `json:"kind"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
 }
 
 // flatten returns the errors that were joined, one line each.

@@ -91,7 +91,7 @@ func play(t *testing.T, p testscript.Params) {
 	leaktest.Check(t)
 	p.Setup, p.Cmds = setUp, map[string]func(*testscript.TestScript, bool, []string){
 		"code": cmdCode, "hub": cmdHub, "ready": cmdReady, "damage": cmdDamage, "lastline": cmdLastLine, "freeport": cmdFreePort,
-		"signal": cmdSignal, "until": cmdUntil, "within": cmdWithin, "get": cmdGet, "lint": cmdLint,
+		"signal": cmdSignal, "until": cmdUntil, "within": cmdWithin, "get": cmdGet, "lint": cmdLint, "conforms": scripts{t}.cmdConforms,
 	}
 	p.WorkdirRoot = t.TempDir() // its own is left behind when -run leaves scripts out
 	testscript.Run(t, p)

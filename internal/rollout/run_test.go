@@ -219,7 +219,8 @@ func TestMissing(t *testing.T) {
 	})
 	w.nodes = w.nodes[:5]
 	inWorld(t, Options{}, w, time.Hour, func(got Table, took time.Duration, err error) {
-		if s := text(got); err != nil || s != "broken missing, gone missing, late here, replaced here, restarts fetching" || took > 5*time.Second {
+		s := strings.Replace(text(got), "late here, ", "", 1) // it may come when all others have answered
+		if err != nil || s != "broken missing, gone missing, replaced here, restarts fetching" || took > 5*time.Second {
 			t.Errorf("%s after %v, %v", s, took, err)
 		}
 	})

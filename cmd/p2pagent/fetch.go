@@ -72,6 +72,9 @@ func (s *session) fetch(ctx context.Context, r agent.Request, localDir string) e
 		return nil
 	})
 	shown.end()
+	if ctx.Err() != nil && classify(err) == agent.NoAgent {
+		err = context.Cause(ctx) // the agent in this process ended with it, and said so first
+	}
 	if as[*timeoutError](err) && last.Waiting != "" {
 		err = &waitedError{err, last.Waiting}
 	}

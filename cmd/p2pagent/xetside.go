@@ -77,7 +77,7 @@ func (m *member) addDeltas(o *agent.Options) {
 	if m.settings.Xet == xetOff {
 		return
 	}
-	index, err := layout.OpenIndex(filepath.Join(m.settings.StateDir, "layouts"))
+	index, err := layout.OpenIndex(filepath.Join(m.settings.StateDir, "layouts"), m.log.With("part", "layouts"))
 	if err != nil {
 		m.log.Warn("nothing will be copied from files that are here", "error", err)
 		return

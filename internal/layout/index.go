@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path"
@@ -40,6 +41,7 @@ const (
 type Index struct {
 	root  *durable.Root
 	stage *durable.Stage
+	log   *slog.Logger
 
 	mu      sync.Mutex // held while files of a few kilobytes are read and written
 	entries map[pieces.Digest]*known
@@ -58,9 +60,13 @@ type known struct {
 const stageDir = "new"
 
 // OpenIndex reads the index in a folder, which is made when it is missing. One
-// process uses it at a time. A file that is not right is removed.
-func OpenIndex(dir string) (*Index, error) {
-	x := &Index{entries: make(map[pieces.Digest]*known), byXorb: make(map[Xorb][]*known)}
+// process uses it at a time. A file that is not right is removed, and log, where nil
+// discards, says so.
+func OpenIndex(dir string, log *slog.Logger) (*Index, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	x := &Index{log: log, entries: make(map[pieces.Digest]*known), byXorb: make(map[Xorb][]*known)}
 	if err := x.open(dir); err != nil {
 		return nil, fmt.Errorf("open index of layouts %s: %w", dir, err)
 	}
@@ -95,6 +101,7 @@ func (x *Index) load() error {
 			continue
 		}
 		if err := x.loadOne(e); err != nil {
+			x.complain(e.Name(), err)
 			x.root.Remove(e.Name()) // it can be asked for again
 		}
 	}
@@ -118,6 +125,10 @@ func (x *Index) loadOne(e fs.DirEntry) error {
 	return nil
 }
 
+func (x *Index) complain(name string, err error) {
+	x.log.Warn("layout dropped", "file", name, "error", err)
+}
+
 // Close ends the use of the folder.
 func (x *Index) Close() error { return x.root.Close() }
 
@@ -131,6 +142,7 @@ func (x *Index) Get(name pieces.Digest) (Entry, bool) {
 	}
 	entry, _, err := x.read(name.String())
 	if err != nil {
+		x.complain(name.String(), err)
 		x.forget(k)
 		return Entry{}, false
 	}

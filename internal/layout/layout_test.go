@@ -322,7 +322,7 @@ func entry(i byte, xorbs ...byte) layout.Entry {
 // can't read.
 func TestIndex(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "layouts")
-	x, err := layout.OpenIndex(dir)
+	x, err := layout.OpenIndex(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestIndex(t *testing.T) {
 	if err := os.Truncate(torn, 40); err != nil {
 		t.Fatal(err)
 	}
-	if x, err = layout.OpenIndex(dir); err != nil {
+	if x, err = layout.OpenIndex(dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	defer x.Close()

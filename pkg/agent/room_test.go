@@ -87,6 +87,7 @@ type furniture struct {
 	taps    *taps           // on all that members write; nil for none
 	cluster cluster.Options // without the key
 	cache   func(i int, o *cachefs.Options)
+	store   func(c *cachefs.Cache) swarm.Store // what the swarm has in place of the cache
 	facts   func(i int, f *swarm.Facts)
 	quota   int64 // of every cache
 }
@@ -209,8 +210,12 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 		OnWait: func(bucket string, until time.Time) { node.Hold(bucket, time.Until(until)) }, Logger: log,
 	})
 	r.must(err)
+	var store swarm.Store = cache
+	if r.furniture.store != nil {
+		store = r.furniture.store(cache)
+	}
 	node, err = swarm.New(swarm.Config{
-		Host: n.Host, Members: members, Store: cache, Signer: signer, Name: n.Name, Upstream: true,
+		Host: n.Host, Members: members, Store: store, Signer: signer, Name: n.Name, Upstream: true,
 		Records: func(key string) ([]byte, bool) { return u.Record(key) },
 		OnHold:  func(bucket string, wait time.Duration) { client.Hold(bucket, time.Now().Add(wait)) }, Logger: log,
 		OnRollout: func(ctx context.Context, from string, o wire.Rollout, report func(wire.Report) error) error {
@@ -227,7 +232,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	}
 	rights := func(h *hub.Client) agent.Rights { return agent.Rights{Hub: h} }
 	if r.furniture.hub.Xet != nil {
-		rights, ao.Deltas = r.xetRights(client), r.deltas()
+		rights, ao.Deltas = r.xetRights(client), r.deltas(filepath.Join(n.Dir, "state"))
 	}
 	ao.Rights, ao.As = rights(client), func(token string) agent.Rights { return rights(client.As(token)) }
 	if change != nil {

@@ -49,8 +49,8 @@ func (r *room) xetRights(own *hub.Client) func(*hub.Client) agent.Rights {
 }
 
 // deltas lets an agent make files out of others that are here.
-func (r *room) deltas() agent.Deltas {
-	index, err := layout.OpenIndex(filepath.Join(r.t.TempDir(), "layouts"))
+func (r *room) deltas(dir string) agent.Deltas {
+	index, err := layout.OpenIndex(filepath.Join(dir, "layouts"), r.furniture.taps.logger())
 	r.must(err)
 	r.t.Cleanup(func() { index.Close() })
 	return agent.Deltas{Index: index, Cuts: xet.Cuts()}

@@ -9,7 +9,7 @@ VERSION  ?= $(shell git describe --tags --exact-match 2>/dev/null)
 STATIC   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # Packages that start goroutines. The others are pure, or only wrap these.
-CONCURRENT := ./internal/stall ./internal/cluster ./internal/census ./internal/desired ./internal/page ./internal/rollout ./pkg/agent ./pkg/cachefs ./pkg/gateway ./pkg/hub/... ./pkg/seeder ./pkg/swarm ./pkg/xet
+CONCURRENT := ./internal/stall ./internal/cluster ./internal/census ./internal/desired ./internal/kube ./internal/page ./internal/rollout ./pkg/agent ./pkg/cachefs ./pkg/gateway ./pkg/hub/... ./pkg/seeder ./pkg/swarm ./pkg/xet
 
 .PHONY: build test race lint fuzz bench demo lab packages clean
 

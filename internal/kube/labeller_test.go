@@ -6,19 +6,32 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// fakeNode keeps labels as the API server does, and counts requests.
+// fakeNode keeps labels as the API server does, counts requests, and has the agent of
+// the node say what is here.
 type fakeNode struct {
+	mu       sync.Mutex // guards the fields below
 	labels   map[string]string
 	requests int
-	err      error
+	err      error // what Patch answers
+	here     []Snapshot
+	away     error // what List answers
+}
+
+func (n *fakeNode) List(context.Context) ([]Snapshot, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.here, n.away
 }
 
 func (n *fakeNode) Patch(_ context.Context, changes map[string]*string) (map[string]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.requests++
 	if n.err != nil {
 		return nil, n.err
@@ -27,16 +40,21 @@ func (n *fakeNode) Patch(_ context.Context, changes map[string]*string) (map[str
 	return maps.Clone(n.labels), nil
 }
 
+// turn changes the node while nobody looks at it.
+func (n *fakeNode) turn(change func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change()
+}
+
 // TestLabeller walks through a node's life: restart with an old label, a model
 // that comes, an agent and a server that are away, somebody who takes a label off.
 func TestLabeller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := &fakeNode{labels: map[string]string{"disk": "ssd", Prefix + "models--org--old": "1"}}
-		var here []Snapshot
-		var away error
 		var log strings.Builder
 		l := NewLabeller(Options{
-			Node: node, List: func(context.Context) ([]Snapshot, error) { return here, away },
+			Node: node, List: node.List,
 			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		})
 		ctx, stop := context.WithCancel(t.Context())
@@ -47,6 +65,8 @@ func TestLabeller(t *testing.T) {
 			time.Sleep(lookEvery)
 			synctest.Wait()
 			want["disk"] = "ssd"
+			node.mu.Lock()
+			defer node.mu.Unlock()
 			if !maps.Equal(node.labels, want) || node.requests != requests {
 				t.Errorf("%s: %v after %d requests, want %v after %d", when, node.labels, node.requests, want, requests)
 			}
@@ -55,17 +75,19 @@ func TestLabeller(t *testing.T) {
 
 		expect("nothing here", 2, map[string]string{})
 		expect("nothing new", 2, map[string]string{})
-		here = []Snapshot{{Repo: "org/name", Commit: "c1"}}
+		node.turn(func() { node.here = []Snapshot{{Repo: "org/name", Commit: "c1"}} })
 		expect("a model came", 3, map[string]string{key: "c1"})
-		here, away = nil, errors.New("no agent")
+		node.turn(func() { node.here, node.away = nil, errors.New("no agent") })
 		expect("the agent is away", 3, map[string]string{key: "c1"})
 		expect("the agent is still away", 3, map[string]string{key: "c1"})
-		here, away = []Snapshot{{Repo: "org/name", Commit: "c2"}}, nil
-		node.err = errors.New("403 Forbidden")
+		node.turn(func() {
+			node.here, node.away = []Snapshot{{Repo: "org/name", Commit: "c2"}}, nil
+			node.err = errors.New("403 Forbidden")
+		})
 		expect("the server refuses", 4, map[string]string{key: "c1"})
-		node.err = nil
+		node.turn(func() { node.err = nil })
 		expect("it does no more", 6, map[string]string{key: "c2"})
-		delete(node.labels, key)
+		node.turn(func() { delete(node.labels, key) })
 		time.Sleep(anewEvery)
 		expect("somebody took it off", 8, map[string]string{key: "c2"})
 		stop()

@@ -182,7 +182,8 @@ def check_copies(prometheus):
         copies = float(prometheus.query(expr)[0]["value"][1])
         check(f"upstream copies {copies:.4f} on {AGENTS} agents", abs(copies - 1) < 0.01 and size > SIZE, f"of {size} bytes")
     peers = float(prometheus.query('sum(p2pagent_peer_bytes_total{direction="in"})')[0]["value"][1])
-    check("the rest came from members", abs(peers / size - (AGENTS - 1)) < 0.01, f"{peers} bytes of {size}")
+    # The last pieces may be asked of two members, so one or the other may come twice.
+    check("the rest came from members", AGENTS - 1.01 < peers / size < AGENTS - 0.5, f"{peers} bytes of {size}")
 
 
 def main():
@@ -194,6 +195,7 @@ def main():
     check("fetch on all agents", codes == [0] * AGENTS, codes)
     fleet.read()
     until("the end of the fetch to be scraped", lambda: len(prometheus.query("p2pagent_snapshot_ready == 1")) == AGENTS)
+    until("each gateway's refusal to be scraped", lambda: len(prometheus.query('p2pagent_gateway_requests_total{code="4xx"} > 0')) == AGENTS)
     until("two samples of it", lambda: len(prometheus.query("count_over_time(p2pagent_snapshot_ready[3s]) >= 2")) == AGENTS)
     until("the alerts to be evaluated", lambda: all(r["health"] == "ok" for g in prometheus.ask("/api/v1/rules")["groups"] for r in g["rules"]))
     check_scrape(fleet.metrics)

@@ -47,6 +47,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $config "swarm-key-file" "/etc/p2pagent/key/swarm.key" -}}
 {{- $_ := set $config "gossip-port" (int .Values.ports.gossip) -}}
 {{- $_ := set $config "swarm-port" (int .Values.ports.swarm) -}}
+{{- if .Values.gateway.enabled }}{{ $_ := set $config "gateway-xet" (.Values.gateway.xet | default "off") }}{{ end -}}
 {{- toYaml $config -}}
 {{- end -}}
 

@@ -78,7 +78,7 @@ func (m *member) sample(ctx context.Context) (metrics.Sample, error) {
 	}
 	s := metrics.Sample{
 		Version: versionText(), Go: runtime.Version(), Members: len(st.Members), Settled: m.settled(),
-		PeerIn: st.In, PeerOut: st.Out, Cut: st.Cut, Taken: st.Taken, Refused: st.Refused, Twice: st.Duplicates,
+		PeerIn: st.In, PeerOut: st.Out, Copied: st.Copied, Cut: st.Cut, Taken: st.Taken, Refused: st.Refused, Twice: st.Duplicates,
 		Bans: st.Counters.Bans, Claims: st.Claims, Takeovers: st.Takeovers, DeafNeighbours: st.Deaf, Sending: st.Sending,
 		Banned: len(st.Bans), PieceTimes: st.Took, CacheWhole: usage.Whole, CachePartial: usage.Partial, CacheFree: freeBytes(m.settings.HubCache),
 	}

@@ -84,6 +84,7 @@ var families = []family{
 
 	split("p2pagent_peer_bytes_total", "Bytes of verified pieces from members (in) and sent to them (out).", "direction",
 		[]string{"in", "out"}, func(s *Sample) []int64 { return []int64{s.PeerIn, s.PeerOut} }),
+	one("p2pagent_copied_bytes_total", "Bytes of pieces that were here in other files, of an older revision for instance, and came from nobody.", func(s *Sample) int64 { return s.Copied }),
 	split("p2pagent_pieces_total", "Pieces: cut here from upstream, taken from a member and right, refused because wrong, or come twice.", "result",
 		[]string{"cut", "taken", "refused", "duplicate"}, func(s *Sample) []int64 { return []int64{s.Cut, s.Taken, s.Refused, s.Twice} }),
 	durations("p2pagent_piece_fetch_duration_seconds", "How long pieces took that members sent, from asking to the last byte.", func(s *Sample) histogram.Counts { return s.PieceTimes }),

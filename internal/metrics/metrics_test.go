@@ -21,7 +21,7 @@ import (
 // full has something in every family.
 func full() Sample {
 	return Sample{
-		Version: "v1", Go: "go1", UpstreamBytes: 12, PeerIn: 3, PeerOut: 4, Refused: 2, Settled: true,
+		Version: "v1", Go: "go1", UpstreamBytes: 12, PeerIn: 3, PeerOut: 4, Copied: 6, Refused: 2, Settled: true,
 		DesiredByPhase: map[string]int{"here": 2}, JobsByState: map[string]int{"fetching": 1}, EndedByOutcome: map[string]int64{"done": 5}, IdleSeconds: 1.5,
 		UpstreamAnswers: [6]int64{1, 0, 200, 300, 4, 5}, GatewayAnswers: [6]int64{0, 0, 7}, PieceTimes: times(),
 		Snapshots: []Snapshot{{Repo: "org/\"odd\\\nname", Commit: "c", Bytes: 10, Here: 5, Upstream: 7}, {Repo: "b", Commit: "c", Bytes: 1, Here: 1, Ready: true}},
@@ -45,6 +45,7 @@ func TestWrite(t *testing.T) {
 	}
 	for _, line := range []string{
 		`p2pagent_upstream_bytes_total 12`, `p2pagent_peer_bytes_total{direction="in"} 3`, `p2pagent_peer_bytes_total{direction="out"} 4`,
+		`p2pagent_copied_bytes_total 6`,
 		`p2pagent_pieces_total{result="refused"} 2`, `p2pagent_upstream_requests_total{code="none"} 1`, `p2pagent_upstream_requests_total{code="2xx"} 200`,
 		`p2pagent_jobs{state="fetching"} 1`, `p2pagent_jobs_ended_total{outcome="done"} 5`, `p2pagent_job_idle_seconds 1.5`, `p2pagent_settled 1`,
 		`p2pagent_snapshot_ready{commit="c",repo="b"} 1`, `p2pagent_snapshot_upstream_bytes_total{commit="c",repo="org/\"odd\\\nname"} 7`,

@@ -11,6 +11,7 @@ type Sample struct {
 	UpstreamWaits   int64    // imposed by the Hub, on this member or by way of another
 	UpstreamStalls  int64
 	PeerIn, PeerOut int64 // bytes of verified pieces
+	Copied          int64 // bytes of pieces that were here in other files
 	Cut, Taken      int64 // pieces from upstream and from members
 	Refused, Twice  int64
 	Bans            int64

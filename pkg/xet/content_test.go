@@ -96,8 +96,36 @@ func TestWrongTwice(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v, %d hits", path, len(data), err, hits())
 			}
 			w.wantPlain(1)
+			if w.log.count("falling back to plain HTTP") != 1 {
+				t.Errorf("log: %s", w.log.text.String())
+			}
 		})
 	}
+}
+
+// Where nothing may take the store's place, wrong is asked for three times, though all
+// else of it works: nobody asks for ever.
+func TestWrongForGood(t *testing.T) {
+	files := slices.DeleteFunc(mixed(), func(f hubtest.File) bool { return f.Path != "a.noise" })
+	inWorld(t, hubtest.Xet{}, files, func(t *testing.T, w *world) {
+		hits := w.hub.Fail(hubtest.Fault{Do: hubtest.Wrong, Route: hubtest.Xorb, At: 2 * mib})
+		s, size := w.source(func(o *xet.SourceOptions) { o.Only = true }), w.file("a.noise").Blob.Size
+		for try := 1; ; try++ {
+			w.check(s, "a.noise", 0, mib)
+			_, err := w.read(s, "a.noise", mib, size-mib)
+			bad, ok := errors.AsType[*xet.ContentError](err)
+			if !ok || bad.Permanent() != (try == 3) {
+				t.Fatalf("try %d: %v", try, err)
+			}
+			if bad.Permanent() {
+				break
+			}
+		}
+		if hits() != 6 {
+			t.Errorf("%d requests", hits())
+		}
+		w.wantPlain(0)
+	})
 }
 
 // Where nobody says how long a xorb is, the file's own name shows the fault.

@@ -44,6 +44,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // Permanent tells that the same request will get the same answer.
 func (e *Error) Permanent() bool { return errors.Is(e.Err, ErrNoFile) }
 
+// Tainted reports whether the bytes that came before in the same body are as good as
+// what this error is about: where something is no chunk, they may be none either.
+func (e *Error) Tainted() bool { return errors.Is(e.Err, ErrRecord) || errors.Is(e.Err, ErrAnswer) }
+
 // RetryAfter returns how long the server asked to wait; 0 when it did not.
 func (e *Error) RetryAfter() time.Duration { return e.wait }
 
@@ -53,6 +57,7 @@ type ContentError struct {
 	What  string // "xorb" or "file"
 	Name  Hash
 	Hosts []string // that its bytes came from
+	Final bool     // it came wrong so often that another copy is not asked for
 }
 
 // Error implements error.
@@ -63,8 +68,9 @@ func (e *ContentError) Error() string {
 // Unwrap returns ErrContent.
 func (e *ContentError) Unwrap() error { return ErrContent }
 
-// Permanent reports false: another copy may be right.
-func (e *ContentError) Permanent() bool { return false }
+// Permanent reports whether no further copy is asked for: as a rule one is, and may
+// be right.
+func (e *ContentError) Permanent() bool { return e.Final }
 
 // Tainted reports true: bytes that were read before this error are not to be used.
 func (e *ContentError) Tainted() bool { return true }

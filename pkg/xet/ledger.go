@@ -63,7 +63,7 @@ func newLedger(log *slog.Logger) *ledger {
 type verdict struct {
 	err   *ContentError
 	spans []run // where in the files the bytes went
-	again bool  // it was found wrong before, too
+	times int   // that it was found wrong
 }
 
 // add notes a chunk that was read for a file, and returns what it made certain to
@@ -150,7 +150,7 @@ func (l *ledger) checkXorb(c chunk, x *xorbNotes) *verdict {
 	if x.count == 0 {
 		return nil
 	}
-	v := &verdict{err: &ContentError{What: "xorb", Name: c.xorb, Hosts: hostsOf(x.runs)}, spans: x.runs, again: x.bad > 0}
+	v := &verdict{err: &ContentError{What: "xorb", Name: c.xorb, Hosts: hostsOf(x.runs)}, spans: x.runs, times: x.bad + 1}
 	l.forget(c.xorb, x)
 	return v
 }
@@ -212,7 +212,7 @@ func (l *ledger) checkFile(b pieces.Blob, f *fileNotes) *verdict {
 		return nil
 	}
 	f.bad++
-	v := &verdict{err: &ContentError{What: "file", Name: f.name, Hosts: hostsOf(f.runs)}, again: f.bad > 1}
+	v := &verdict{err: &ContentError{What: "file", Name: f.name, Hosts: hostsOf(f.runs)}, times: f.bad}
 	for _, r := range f.runs {
 		if x := l.xorbs[r.xorb]; !x.good {
 			v.spans = append(v.spans, r)
@@ -220,7 +220,7 @@ func (l *ledger) checkFile(b pieces.Blob, f *fileNotes) *verdict {
 		}
 	}
 	if len(v.spans) == 0 { // every xorb is right: they are put together wrong
-		v.spans, v.again = slices.Clone(f.runs), true
+		v.spans, v.times = slices.Clone(f.runs), max(v.times, 2)
 	}
 	f.runs, f.read = nil, 0
 	return v

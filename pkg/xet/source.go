@@ -1,6 +1,7 @@
 package xet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -39,8 +40,10 @@ const (
 	// mostBroken is how many bodies of one file may break in a row, without a
 	// piece in between, before it comes by plain HTTP.
 	mostBroken = 2
-	// onlyWait is how long a store that has no substitute may fail.
-	onlyWait = time.Minute
+	// onlyWait is how long a store that has no substitute may fail, and mostWrong how
+	// often it may send the same xorb or file wrong.
+	onlyWait  = time.Minute
+	mostWrong = 3
 )
 
 // Source opens byte ranges of the files of one snapshot, for one job: from the
@@ -55,6 +58,7 @@ type Source struct {
 	mu    sync.Mutex
 	rests time.Time // until then the store is not asked
 	fails time.Time // since then it does nothing but fail, where it has no substitute
+	over  error     // it did so for too long
 	blobs map[pieces.Blob]*blobState
 }
 
@@ -88,38 +92,51 @@ func (s *Source) Open(ctx context.Context, b pieces.Blob, off, n int64) (io.Read
 	if f.Xet.IsZero() || !s.usable(b, off, n) {
 		return s.o.Plain.Open(ctx, b, off, n)
 	}
+	if err := s.isOver(); err != nil {
+		return nil, err
+	}
 	rc, err := s.open(ctx, f, off, n)
 	if errors.Is(err, ErrRecord) || errors.Is(err, ErrContent) { // a second copy may be right
 		rc, err = s.open(ctx, f, off, n)
 	}
 	switch {
-	case err != nil && context.Cause(ctx) != nil:
-		return nil, err
-	case s.o.Only:
-		return rc, s.insist(err)
 	case err == nil:
 		return rc, nil
+	case context.Cause(ctx) != nil:
+		return nil, err
+	case s.o.Only:
+		s.failed(err)
+		return nil, cmp.Or(s.isOver(), err)
 	}
 	s.avoid(b, err)
 	return s.o.Plain.Open(ctx, b, off, n)
 }
 
-// insist returns the error, or one that is final when the store has done nothing
+// isOver returns an error when the store, which has no substitute, has done nothing
 // but fail for too long.
-func (s *Source) insist(err error) error {
+func (s *Source) isOver() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
+	return s.over
+}
+
+func (s *Source) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.insist(err)
+}
+
+// insist notes how a try ended where the store has no substitute: with an error, or
+// with something that was of use. It is called with s.mu held.
+func (s *Source) insist(err error) {
+	switch {
+	case err == nil:
 		s.fails = time.Time{}
-		return nil
-	}
-	if s.fails.IsZero() {
+	case s.fails.IsZero():
 		s.fails = time.Now()
+	case time.Since(s.fails) >= onlyWait:
+		s.over = &OnlyError{time.Since(s.fails), err}
 	}
-	if long := time.Since(s.fails); long >= onlyWait {
-		return &OnlyError{long, err}
-	}
-	return err
 }
 
 // usable tells whether the bytes are to come from the store. Those that came from
@@ -177,8 +194,9 @@ func (s *Source) seen(b pieces.Blob, name Hash, c chunk) error {
 	}
 	s.client.log.Warn("xet: content is wrong, dropping it", "err", v.err)
 	for _, doubted := range piecesOf(v.spans) {
-		s.doubt(doubted.blob, doubted.indexes, v.again)
+		s.doubt(doubted.blob, doubted.indexes, v)
 	}
+	v.err.Final = s.o.Only && v.times >= mostWrong
 	return v.err
 }
 
@@ -207,10 +225,13 @@ func piecesOf(runs []run) (out []doubted) {
 	return out
 }
 
-func (s *Source) doubt(b pieces.Blob, indexes []int, again bool) {
+func (s *Source) doubt(b pieces.Blob, indexes []int, v *verdict) {
 	s.mu.Lock()
 	st := s.state(b)
-	st.plain = st.plain || again && !s.o.Only
+	if v.times > 1 && !s.o.Only && !st.plain {
+		st.plain = true
+		s.fallBack(v.err, slog.String("blob", b.String()))
+	}
 	for _, i := range indexes {
 		st.given.Remove(i)
 	}
@@ -263,13 +284,18 @@ func (s *Source) ended(b pieces.Blob, off, at int64, err error) {
 	for i := first; i < end; i++ {
 		st.given.Add(i)
 	}
-	switch {
-	case err == nil || first < end:
+	worked := err == nil || first < end
+	if st.broken++; worked {
 		st.broken = 0
-	default:
-		st.broken++
 	}
-	if s.o.Only || st.plain || err == nil || !errors.Is(err, stall.ErrStalled) && st.broken < mostBroken {
+	if s.o.Only {
+		if worked {
+			err = nil
+		}
+		s.insist(err)
+		return
+	}
+	if st.plain || err == nil || !errors.Is(err, stall.ErrStalled) && st.broken < mostBroken {
 		return
 	}
 	st.plain = true

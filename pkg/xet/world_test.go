@@ -192,12 +192,21 @@ func (w *world) resume(s *xet.Source, path string, tries int) (data []byte, err 
 		if err == nil {
 			return data, nil
 		}
-		if _, bad := errors.AsType[*xet.ContentError](err); bad {
+		if tainted(err) {
 			data = data[:0]
 		}
 		time.Sleep(time.Second)
 	}
 	return data, err
+}
+
+// tainted tells whether what came before an error is not to be used.
+func tainted(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		Tainted() bool
+	}](err)
+	return ok && e.Tainted()
 }
 
 func (w *world) wantPlain(n int) {

@@ -153,6 +153,8 @@ func TestAppendRefusesWhatReadWould(t *testing.T) {
 		&Hello{Name: strings.Repeat("x", MaxText+1)},
 		&Want{Blobs: make([]pieces.Blob, MaxWantBlobs+1)},
 		&Ask{Key: strings.Repeat("k", MaxRecordKey+1)},
+		&Ask{MaxAge: -1}, &Ask{MaxAge: MaxSeconds + 1},
+		&Record{Age: -1}, &Record{Age: MaxSeconds + 1},
 		&Hold{Bucket: strings.Repeat("b", MaxText+1)},
 		&Inquiry{Topic: strings.Repeat("t", MaxRecordKey+1)},
 		&Answer{Value: make([]byte, MaxAnswer+17)},

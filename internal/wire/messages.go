@@ -1,7 +1,10 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"p2pagent/pkg/pieces"
 )
@@ -44,6 +47,9 @@ const (
 	MaxStatements = 512 // in one Offer
 	MaxAnswer     = 64 << 10
 	MaxParts      = 64 // in one PartRequest
+
+	// MaxSeconds bounds ages: a duration counts nanoseconds, and more would wrap round.
+	MaxSeconds = math.MaxInt64 / int64(time.Second)
 )
 
 // Hello opens a swarm stream in each direction.
@@ -281,9 +287,9 @@ func check(m Message) error {
 	case *Unwant:
 		return few(len(m.Blobs))
 	case *Ask:
-		return short("record key", m.Key, MaxRecordKey)
+		return errors.Join(short("record key", m.Key, MaxRecordKey), seconds(m.MaxAge))
 	case *Record:
-		return short("record key", m.Key, MaxRecordKey)
+		return errors.Join(short("record key", m.Key, MaxRecordKey), seconds(m.Age))
 	case *Retract:
 		if len(m.Indexes) > MaxStatements {
 			return fmt.Errorf("%d pieces in one message, more than %d: %w", len(m.Indexes), MaxStatements, ErrProtocol)
@@ -336,6 +342,13 @@ func (m *PartRequest) check() error {
 func short(what, s string, limit int) error {
 	if len(s) > limit {
 		return fmt.Errorf("%s of %d bytes, more than %d: %w", what, len(s), limit, ErrProtocol)
+	}
+	return nil
+}
+
+func seconds(n int64) error {
+	if n < 0 || n > MaxSeconds {
+		return fmt.Errorf("an age of %d s, want 0 to %d: %w", n, MaxSeconds, ErrProtocol)
 	}
 	return nil
 }

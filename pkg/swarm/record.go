@@ -325,7 +325,7 @@ func (n *Node) handleRecord(l *link, m *wire.Record) error {
 // maker that this member knows: the neighbour itself or another member.
 func (n *Node) heardRecord(l *link, m *wire.Record) {
 	r := n.records[m.Key]
-	if r == nil || !n.current(l) || !n.known(l, m.Maker) || m.Age < 0 {
+	if r == nil || !n.current(l) || !n.known(l, m.Maker) {
 		return
 	}
 	made := time.Now().Add(-time.Duration(m.Age) * time.Second)

@@ -101,11 +101,11 @@ func (n *Node) heardWant(l *link, m *wire.Want) {
 	if n.links[l.peer] != l {
 		return
 	}
-	if len(l.wants)+len(m.Blobs) > maxWants {
-		l.close(fmt.Errorf("more than %d blobs wanted: %w", maxWants, wire.ErrProtocol))
-		return
-	}
 	for _, b := range m.Blobs {
+		if !l.wants[b] && len(l.wants) >= maxWants {
+			l.close(fmt.Errorf("more than %d blobs wanted: %w", maxWants, wire.ErrProtocol))
+			return
+		}
 		l.wants[b] = true
 		if m.Upstream {
 			l.upstream[b] = true

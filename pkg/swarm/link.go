@@ -36,7 +36,7 @@ type link struct {
 	// ---
 	wants    map[pieces.Blob]bool
 	upstream map[pieces.Blob]bool // wanted, and could be fetched upstream by it
-	asks     map[string]bool      // record keys it waits for; true: could get it itself
+	asks     map[string]ask       // by key: the last records that it asked for and was not sent
 	offers   map[pieces.Blob][]pieces.Statement
 	claimed  map[plan.Key]int64 // progress of its claims
 	rate     meter              // what it gets from upstream
@@ -58,7 +58,7 @@ func newLink(s network.Stream) *link {
 	l := &link{
 		peer: peerKey(s.Conn().RemotePeer()), stream: s,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]bool{},
+		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]ask{},
 		offers: map[pieces.Blob][]pieces.Statement{}, claimed: map[plan.Key]int64{},
 	}
 	l.heard.Store(time.Now().UnixNano())

@@ -1,10 +1,13 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"p2pagent/internal/plan"
@@ -150,7 +153,7 @@ func (n *Node) recordAsked(r *record) {
 	n.seats.Add(r.task, r.task, plan.Key{})
 	n.seats.SetNeeded(r.task, true)
 	for _, l := range n.links {
-		n.seats.SetRival(r.task, l.peer, l.asks[r.key])
+		n.seats.SetRival(r.task, l.peer, l.asks[r.key].upstream)
 	}
 }
 
@@ -247,7 +250,7 @@ func (n *Node) sendRecord(l *link, r *record) {
 // announceRecord tells the neighbours that asked for the record about the claim.
 func (n *Node) announceRecord(r *record, state plan.ClaimState) {
 	for _, l := range n.links {
-		if l.asks[r.key] {
+		if l.asks[r.key].upstream {
 			l.send(&wire.Claim{Key: r.task, State: uint8(state), Progress: r.ticks})
 		}
 	}
@@ -290,15 +293,26 @@ func (n *Node) handleAsk(l *link, m *wire.Ask) error {
 	return nil
 }
 
+// ask is a question of a neighbour for a record.
+type ask struct {
+	upstream bool   // it could get the record itself
+	seq      uint64 // the neighbour's own count
+}
+
+// noteAsk forgets the oldest question when there are too many: who got a record
+// itself does not say so.
+func (l *link) noteAsk(m *wire.Ask) {
+	if _, again := l.asks[m.Key]; !again && len(l.asks) >= maxAsks {
+		delete(l.asks, slices.MinFunc(slices.Collect(maps.Keys(l.asks)), func(a, b string) int { return cmp.Compare(l.asks[a].seq, l.asks[b].seq) }))
+	}
+	l.asks[m.Key] = ask{m.Upstream, m.Seq}
+}
+
 func (n *Node) heardAsk(l *link, m *wire.Ask, fromDisk []byte) {
 	if n.links[l.peer] != l {
 		return
 	}
-	if len(l.asks) >= maxAsks {
-		l.close(fmt.Errorf("more than %d records asked for: %w", maxAsks, wire.ErrProtocol))
-		return
-	}
-	l.asks[m.Key] = m.Upstream
+	l.noteAsk(m)
 	r := n.records[m.Key]
 	switch {
 	case fromDisk != nil:

@@ -150,9 +150,7 @@ const (
 	banLength = 10 * time.Minute
 )
 
-// New returns a node that takes part once Run is called. It installs its stream
-// handlers on the host at once, so that no neighbour is turned away for coming
-// early.
+// New returns a node that takes part once Run is called.
 func New(c Config) (*Node, error) {
 	if c.Host == nil || c.Members == nil || c.Store == nil {
 		return nil, errors.New("new swarm node: host, members and store are needed")

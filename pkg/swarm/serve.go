@@ -105,7 +105,7 @@ func (sv *server) answer(ctx context.Context, s lane, to peer.ID, p plan.Piece, 
 	if err := reply(s, wire.OK, length); err != nil {
 		return err
 	}
-	if err := sv.copy(ctx, s, corrupt(from)); err != nil {
+	if err := sv.copy(ctx, s, corrupt(from), length); err != nil {
 		return fmt.Errorf("send piece %d of %s: %w", p.Index, p.Blob, err)
 	}
 	sv.sent(to, length)
@@ -162,7 +162,8 @@ func (sv *server) acquire(ctx context.Context) bool {
 	}
 }
 
-func (sv *server) copy(ctx context.Context, s lane, content io.Reader) error {
+// copy sends length bytes, or fails.
+func (sv *server) copy(ctx context.Context, s lane, content io.Reader, length int64) error {
 	buf := sv.bufs.Get().(*[ioStep]byte)
 	defer sv.bufs.Put(buf)
 	for {
@@ -175,11 +176,14 @@ func (sv *server) copy(ctx context.Context, s lane, content io.Reader) error {
 			if _, err := s.Write(buf[:k]); err != nil {
 				return err
 			}
+			length -= int64(k)
 		}
-		if err == io.EOF {
+		switch {
+		case err == io.EOF && length > 0: // somebody cut the file short
+			return io.ErrUnexpectedEOF
+		case err == io.EOF:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 	}

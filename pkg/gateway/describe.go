@@ -210,7 +210,7 @@ func below(files []pieces.File, folder string) bool {
 
 func readPaths(w http.ResponseWriter, r *http.Request) (paths []string, expand bool, err error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxPathsBody)
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(readHeader)) // best effort: some connections have none
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(readWait)) // anew: looking up may have taken as long; best effort
 	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
 		err := r.ParseForm()
 		return r.PostForm["paths"], truth(r.PostForm.Get("expand")), err

@@ -73,9 +73,9 @@ const (
 	// StepWait is the longest pause in a body that has something to send.
 	StepWait = 3 * time.Second
 
-	apiWait     = time.Minute     // clients set no limit for these
-	xorbWait    = 2 * time.Minute // hf_xet waits five minutes for each step, and tries five times
-	readHeader  = 10 * time.Second
+	apiWait     = time.Minute      // clients set no limit for these
+	xorbWait    = 2 * time.Minute  // hf_xet waits five minutes for each step, and tries five times
+	readWait    = 10 * time.Second // for a request
 	idleConn    = 2 * time.Minute
 	stopWait    = time.Second
 	maxHeader   = 64 << 10
@@ -137,7 +137,7 @@ func (g *Gateway) everyone(repo pieces.Repo) bool {
 // sent then is cut off after a second.
 func (g *Gateway) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
-		Handler: g, ReadHeaderTimeout: readHeader, IdleTimeout: idleConn, MaxHeaderBytes: maxHeader,
+		Handler: g, ReadTimeout: readWait, IdleTimeout: idleConn, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	var wait sync.WaitGroup

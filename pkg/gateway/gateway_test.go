@@ -680,3 +680,21 @@ func TestG20HugeFile(t *testing.T) {
 		}
 	})
 }
+
+// A body that is announced and does not come, of a request that has none, holds no
+// connection: there is only so much room for them.
+func TestABodyThatDoesNotCome(t *testing.T) {
+	atDesk(t, func(t *testing.T, d *desk) {
+		d.model()
+		for _, line := range []string{"GET /org/model/resolve/main/config.json", "POST /org/model", "GET /nowhere", "POST /api/models/org/model/paths-info/main"} {
+			conn := d.dial(t)
+			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n", line)
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
+			began := time.Now()
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Errorf("%s: %v after %v", line, err, time.Since(began))
+			}
+			conn.Close()
+		}
+	})
+}

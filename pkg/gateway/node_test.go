@@ -260,6 +260,7 @@ func (r *reader) Close() error {
 type desk struct {
 	*shelf
 	client *http.Client
+	dial   func(t *testing.T) net.Conn
 }
 
 func atDesk(t *testing.T, test func(t *testing.T, d *desk), change ...func(*gateway.Options)) {
@@ -277,6 +278,13 @@ func atDesk(t *testing.T, test func(t *testing.T, d *desk), change ...func(*gate
 				t.Error(err)
 			}
 		})
+		d.dial = func(t *testing.T) net.Conn {
+			conn, err := l.dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		}
 		transport := &http.Transport{DialContext: l.dial, DisableCompression: true}
 		d.client = &http.Client{Transport: transport}
 		defer func() {

@@ -162,11 +162,16 @@ func (g *Gateway) tree(w http.ResponseWriter, r *http.Request, o *pieces.Outline
 		refuse(w, entryNotFound(o, path))
 		return
 	}
+	writeRows(w, func(yield func(row)) { l.rows(o.Files, path, recursive, yield) })
+}
+
+// writeRows answers with a list that may be long: it is never whole in memory.
+func writeRows(w http.ResponseWriter, rows func(yield func(row))) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	out := bufio.NewWriter(w)
 	defer out.Flush()
 	between := "["
-	l.rows(o.Files, path, recursive, func(next row) {
+	rows(func(next row) {
 		raw, err := json.Marshal(next)
 		if err != nil {
 			panic(err) // strings and numbers always encode
@@ -188,18 +193,19 @@ const maxPathsBody = 4 << 20
 func (g *Gateway) paths(w http.ResponseWriter, r *http.Request, s Snapshot) {
 	asked, expand, err := readPaths(w, r)
 	if err != nil {
-		refuse(w, &Refusal{Code: BadRequest, Message: "paths-info: want a form or JSON with paths"})
+		refuse(w, &Refusal{Code: BadRequest, Message: "paths-info: want a form or JSON with paths: " + err.Error()})
 		return
 	}
-	l, out := g.lister(s.Outline(), expand), []row{}
-	for _, path := range asked {
-		if f, ok := s.File(path); ok {
-			out = append(out, l.file(f))
-		} else if below(s.Outline().Files, path) {
-			out = append(out, l.folder(path))
+	l := g.lister(s.Outline(), expand)
+	writeRows(w, func(yield func(row)) {
+		for _, path := range asked {
+			if f, ok := s.File(path); ok {
+				yield(l.file(f))
+			} else if below(s.Outline().Files, path) {
+				yield(l.folder(path))
+			}
 		}
-	}
-	writeJSON(w, http.StatusOK, out)
+	})
 }
 
 // below tells whether there is a folder of that name: files are sorted by path.

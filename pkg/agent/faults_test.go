@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,6 +206,54 @@ func TestP08CachedBlobsAreAdopted(t *testing.T) {
 			t.Errorf("the Hub sent %d bytes", got)
 		}
 	})
+}
+
+// P09: a machine is lost in the middle of a fetch, and comes back under another address with an empty disk.
+//
+// The others finish. It gets everything from them and asks the Hub for no file, whichever of them it is,
+// and also when the others have not noticed yet that it was gone.
+func TestP09LostMachineComesBackEmpty(t *testing.T) {
+	for i, away := range []time.Duration{0, time.Second, time.Minute} {
+		inRoom(t, 3, func(t *testing.T, r *room) {
+			o := r.large("org/m", 12<<20, 8<<20+7)
+			r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Rate: 4 << 20, Every: 100 * time.Millisecond})
+			for _, u := range r.units {
+				go u.fetch("org/m", nil) // the lost one's fails
+			}
+			r.until("half of it in the swarm", func() bool { _, n := r.heldSomewhere(o); return n >= o.Size()/2 })
+			r.lose(i)
+			r.hub.Heal()
+			for _, u := range slices.Delete(slices.Clone(r.units), i, i+1) {
+				r.until("the others have it", func() bool { s, _, err := u.Show(r.ref("org/m")); return err == nil && s.Complete })
+			}
+			time.Sleep(away)
+			since := time.Now()
+			r.Nodes[i].IP = netip.MustParseAddr("10.9.9.9")
+			r.must(r.Cluster.Start(r.Nodes[i]))
+			r.units[i] = r.start(i, nil)
+			res, err := r.units[i].fetch("org/m", nil)
+			r.must(err)
+			checkSnapshot(t, res.Path, o)
+			if res.FromPeers() != o.Size() || res.Upstream != 0 {
+				t.Errorf("member %d, away for %v: %+v", i, away, res)
+			}
+			for _, a := range r.asks("/") {
+				if a.at.After(since) && !strings.HasPrefix(a.path, "/api/") {
+					t.Errorf("member %d, away for %v: after %v asked for %s", i, away, a.at.Sub(since), a.path)
+				}
+			}
+		})
+	}
+}
+
+// lose cuts a machine off without a word, ends what runs on it and empties its disk.
+func (r *room) lose(i int) {
+	u := r.units[i]
+	r.Isolate(u.node)
+	u.end()
+	r.Kill(u.node)
+	u.node.Host.Close()
+	r.must(errors.Join(os.RemoveAll(filepath.Join(u.node.Dir, "hub")), os.RemoveAll(filepath.Join(u.node.Dir, "state", "cache"))))
 }
 
 // asAClient puts a snapshot into a unit's cache as huggingface_hub does.

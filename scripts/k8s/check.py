@@ -53,6 +53,10 @@ class Hub:
     def body(self):
         return self.stats()["body_bytes"]
 
+    def body_since(self, moment):
+        """Bytes of requests that began since. What went into the socket of a client that is gone counts late, when its connection ends."""
+        return sum(r["sent"] for r in self.call("GET", "/requests") if r["began"] >= moment)
+
     def rate(self, bytes_a_second):
         self.call("POST", f"/rate?bytes={bytes_a_second}")
 
@@ -354,13 +358,12 @@ def loss(hub):
     until("the model on the nodes that are left", lambda: complete("org/lost", rest))
     copies = (hub.body() - before) / size_of("org/lost")
     row("a node is lost in the middle of a fetch: the others finish; Hub body bytes ÷ model bytes", "≤ 1.05", f"{time.monotonic() - start:.0f} s; {copies:.3f}", 0.99 <= copies <= 1.05)
-    before = hub.body()
-    start = time.monotonic()
+    since, start = time.time(), time.monotonic()
     lost.start()
     until("the lost node's agent", settled)
     until("its model", lambda: complete("org/lost", [lost.name]))
-    more = (hub.body() - before) / size_of("org/lost")
-    row("it comes back, and finishes from the others; Hub body bytes ÷ model bytes", "≤ 0.01", f"{time.monotonic() - start:.0f} s; {more:.4f}", more <= 0.01)
+    took, more = time.monotonic() - start, hub.body_since(since)
+    row("it comes back, and finishes from the others; bytes that were asked of the Hub since", "0", f"{more} ({took:.0f} s)", more == 0)
     again = moved_by(fetched("org/name")[lost.name])
     row("what it had before, fetched again: bytes moved", "0", again, again == 0)
 

@@ -225,6 +225,37 @@ func TestLateSeedIsJoined(t *testing.T) {
 	})
 }
 
+// TestJoinErrorEnds: who has nobody to join has no fault of it, also when a lost member
+// does not answer; who could join nobody has none any more once somebody came.
+func TestJoinErrorEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 2, Options{Key: swarm.NewKey()}, func(i int, o *swarm.MemberOptions) {
+			o.Join, o.JoinTimeout = [][]string{nil, {"10.0.9.9:7946", "10.0.0.1:7946"}}[i], time.Second
+		})
+		wait(t, "joined", 5*time.Second, f.all(2))
+		f.Kill(f.Nodes[1])
+		f.stop[1]()
+		f.Nodes[1].Host.Close()
+		wait(t, "lost", 30*time.Second, func() bool { return len(f.members[0].Lost()) == 1 })
+		time.Sleep(time.Minute) // it is tried again meanwhile
+		if err := f.members[0].JoinError(); err != nil {
+			t.Errorf("of the first: %v", err)
+		}
+		if err := f.Start(f.Nodes[1]); err != nil {
+			t.Fatal(err)
+		}
+		f.start(1, func(_ int, o *swarm.MemberOptions) {
+			o.Join, o.JoinTimeout = []string{"10.0.9.9:7946"}, time.Second
+		})
+		<-f.members[1].Settled()
+		if err := f.members[1].JoinError(); err == nil {
+			t.Error("the second has joined an address that nobody has")
+		}
+		wait(t, "met", time.Minute, f.all(2)) // the first looks for it
+		wait(t, "no fault any more", time.Minute, func() bool { return f.members[1].JoinError() == nil })
+	})
+}
+
 // TestMemberComesBack kills a member without a word; it comes back at once under
 // its address, and then from another machine with its identity.
 func TestMemberComesBack(t *testing.T) {

@@ -80,10 +80,13 @@ func (j *joiner) run(ctx context.Context) {
 	defer cancel()
 	if len(j.m.o.Join) > 0 {
 		j.settle(ctx)
+	} else {
+		j.since = time.Now() // with nobody to join, a lost member that does not answer is no fault of joining
 	}
 	close(j.m.settled)
 	for {
 		j.listen(ctx, j.pause())
+		j.found()
 		if ctx.Err() != nil {
 			return
 		}

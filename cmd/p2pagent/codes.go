@@ -117,6 +117,7 @@ var hints = []struct {
 	{is(hub.ErrUnauthorized), "check the token in HF_TOKEN or HF_TOKEN_PATH"},
 	{as[*hub.TokenError], "check HF_TOKEN and HF_TOKEN_PATH, and that the agent's user can read the file"},
 	{is(hub.ErrRepoNotFound), "check the name; a private repository needs HF_TOKEN or HF_TOKEN_PATH"},
+	{is(cachefs.ErrNotCached), "`p2pagent ls` shows what is here, `p2pagent fetch` brings it"},
 	{is(hub.ErrRevisionNotFound), "check the revision: a branch, a tag, refs/pr/N or a commit"},
 	{as[*xet.OnlyError], "see whether this node reaches the store's host, or let plain HTTP take its place: --xet=auto"},
 	{is(hub.ErrUnreachable), "check HF_ENDPOINT, the proxy variables and the network"},
@@ -146,7 +147,7 @@ func hint(err error) string {
 		return "the socket is for its owner and group: become a member of the group that the agent runs as"
 	}
 	if classify(err) == agent.NoAgent {
-		return "start one with `p2pagent agent`, name its --socket, or do it in this process with --standalone"
+		return "start one with `p2pagent agent`, or name its --socket"
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return "check who owns the file and which user runs p2pagent"

@@ -145,7 +145,7 @@ func (s *settings) set(name string, file configFile) error {
 		s.origins[name] = "env " + envName(name)
 		return wrapFault(envName(name), f.Value.Set(v))
 	}
-	if entry, ok := file.entries[name]; ok {
+	if entry, ok := file.entries[name]; ok && !entry.bad {
 		s.origins[name] = "file " + entry.at
 		return wrapFault(entry.at+": "+name, f.Value.Set(entry.text))
 	}
@@ -159,15 +159,26 @@ func (s *settings) set(name string, file configFile) error {
 	return nil
 }
 
-// wrapFault says where a bad value stands, in our words rather than strconv's.
+// wrapFault says where a bad value stands.
 func wrapFault(where string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if n, ok := errors.AsType[*strconv.NumError](err); ok {
-		err = fmt.Errorf("%q: %w", n.Num, n.Err)
+	return fmt.Errorf("%s: %w", where, inOurWords(err))
+}
+
+// inOurWords says what was wanted of a number or a switch that strconv refused.
+func inOurWords(err error) error {
+	n, ok := errors.AsType[*strconv.NumError](err)
+	switch {
+	case !ok:
+		return err
+	case n.Func == "ParseBool":
+		return fmt.Errorf("want %s, got %q", kindText["bool"], n.Num)
+	case errors.Is(n.Err, strconv.ErrRange):
+		return fmt.Errorf("%s is too large", n.Num)
 	}
-	return fmt.Errorf("%s: %w", where, err)
+	return fmt.Errorf("want %s, got %q", kindText["int"], n.Num)
 }
 
 func envName(name string) string {

@@ -24,6 +24,7 @@ const modelsKey = "models"
 type fileEntry struct {
 	at   string // file:line
 	text string // as the option's Set takes it
+	bad  bool   // its fault is told already
 }
 
 // maxConfigFile bounds what is read: settings, not data.
@@ -110,7 +111,7 @@ func (s *settings) entry(out configFile, key, value *yaml.Node) error {
 	if old, ok := out.entries[key.Value]; ok {
 		return fmt.Errorf("%s: key %q is set already at %s", at, key.Value, old.at)
 	}
-	out.entries[key.Value] = fileEntry{at: at}
+	out.entries[key.Value] = fileEntry{at: at, bad: true}
 	if key.Value == modelsKey {
 		return nil
 	}

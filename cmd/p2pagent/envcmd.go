@@ -193,7 +193,10 @@ const (
 	envYAML  envFormat = "yaml"
 )
 
-func (v *envFormat) Set(s string) error { return choose(v, s, envShell, envFile, envJSON, envYAML) }
+var envFormats = []envFormat{envShell, envFile, envJSON, envYAML}
+
+func (v *envFormat) Set(s string) error { return choose(v, s, envFormats...) }
+func (v *envFormat) choices() []string  { return texts(envFormats) }
 
 func (v *envFormat) String() string { return string(*v) }
 func (v *envFormat) Type() string   { return "shell|env|json|yaml" }

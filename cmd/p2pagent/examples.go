@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -36,19 +34,14 @@ var examples = map[string]string{
 	"kube label":      "p2pagent kube label --help",
 }
 
-// ofSnapshots are commands whose arguments are refs of what is here.
-var ofSnapshots = map[string]bool{"show": true, "verify": true, "rm": true, "pin": true, "unpin": true}
-
-// completeWait bounds what a shell waits for when somebody presses tab.
-const completeWait = time.Second
-
 // helpWidth is what every help fits: a terminal as it comes.
 const helpWidth = 80
 
-// finishCommands gives every command an example and, where it takes refs of what is
-// here, their completion, and makes its help fit.
+// finishCommands gives every command an example, completion and complaints that help,
+// and makes its help fit.
 func (p *program) finishCommands(root *cobra.Command) {
 	if !root.HasParent() {
+		explainArgs(root)
 		root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	}
 	for _, c := range root.Commands() {
@@ -58,9 +51,9 @@ func (p *program) finishCommands(root *cobra.Command) {
 		if c.Example == "" && examples[name] != "" {
 			c.Example = "  " + strings.ReplaceAll(examples[name], "\n", "\n  ")
 		}
-		if ofSnapshots[name] {
-			c.ValidArgsFunction = p.completeRefs
-		}
+		p.completeArgs(c, name)
+		completeFlags(c)
+		explainArgs(c)
 		p.finishCommands(c)
 	}
 }
@@ -94,31 +87,4 @@ func reflow(words []string) string {
 		column += n
 	}
 	return out.String()
-}
-
-// completeRefs asks the agent for the refs in its cache; without one there are none.
-func (p *program) completeRefs(cmd *cobra.Command, done []string, _ string) ([]string, cobra.ShellCompDirective) {
-	const none = cobra.ShellCompDirectiveNoFileComp
-	s := p.newSettings(pflag.NewFlagSet("", pflag.ContinueOnError))
-	for name := range localOptions {
-		if f := cmd.Flags().Lookup(name); f.Changed && s.flags.Set(name, f.Value.String()) != nil {
-			return nil, none
-		}
-	}
-	if s.load() != nil {
-		return nil, none
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), completeWait)
-	defer cancel()
-	list, err := s.client().List(ctx)
-	if err != nil {
-		return nil, none
-	}
-	var out []string
-	for _, x := range list {
-		if !slices.Contains(done, x.Ref) {
-			out = append(out, x.Ref)
-		}
-	}
-	return out, none
 }

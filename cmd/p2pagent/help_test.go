@@ -78,7 +78,7 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%v by %s: %v, want %s", x.filters, x.order, got, x.want)
 		}
 	}
-	for _, bad := range []string{"", "repo", "state=lost", "size=3", "size>much", "used=now", "repo=[", "repo>a"} {
+	for _, bad := range []string{"", "repo", "state=lost", "size=3", "size>much", "used=now", "repo=[", "repo=", "repo>a"} {
 		if err := new(filtersValue).Set(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

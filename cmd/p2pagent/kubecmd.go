@@ -26,7 +26,7 @@ pod that it runs in. Labels stay when it ends, as the models do.`
 func (p *program) kubeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "kube", Short: "what pods of the agent run besides it", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return usagef("p2pagent kube: own or label?") },
+		RunE: func(*cobra.Command, []string) error { return usagef("kube: own or label?") },
 	}
 	cmd.AddCommand(p.ownCmd(), p.labelCmd())
 	return cmd

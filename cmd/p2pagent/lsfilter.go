@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -38,6 +39,15 @@ var states = map[string]func(agent.Snapshot) bool{
 	"pinned":   func(x agent.Snapshot) bool { return x.Pinned },
 }
 
+// choices are conditions on the state; the others have no end of values.
+func (v *filtersValue) choices() []string {
+	var out []string
+	for _, word := range slices.Sorted(maps.Keys(states)) {
+		out = append(out, "state="+word)
+	}
+	return out
+}
+
 // condition reads repo=PATTERN, state=WORD, size>BYTES or size<BYTES.
 func condition(s string) (func(agent.Snapshot) bool, error) {
 	at := strings.IndexAny(s, "=<>")
@@ -47,6 +57,9 @@ func condition(s string) (func(agent.Snapshot) bool, error) {
 	key, sign, value := s[:at], s[at], s[at+1:]
 	switch {
 	case key == "repo" && sign == '=':
+		if value == "" {
+			return nil, fmt.Errorf("want repo=PATTERN, such as repo=org/*, got %q", s)
+		}
 		if _, err := path.Match(value, ""); err != nil {
 			return nil, fmt.Errorf("repo: %w: %q", err, value)
 		}
@@ -81,7 +94,10 @@ const (
 	byUse  sortValue = "used" // the last used first
 )
 
-func (v *sortValue) Set(s string) error { return choose(v, s, byName, bySize, byUse) }
+var orders = []sortValue{byName, bySize, byUse}
+
+func (v *sortValue) Set(s string) error { return choose(v, s, orders...) }
+func (v *sortValue) choices() []string  { return texts(orders) }
 func (v *sortValue) String() string     { return string(*v) }
 func (v *sortValue) Type() string       { return "name|size|used" }
 

@@ -15,12 +15,15 @@ const pinLong = `Keep snapshots from being evicted or removed, also after a rest
 The pin is on the name: of a branch it keeps what the branch means here, and when
 that is fetched anew the new snapshot. Pin REF@COMMIT to keep one commit.`
 
+const unpinLong = `Take away the pins that p2pagent pin gave, and end rollouts of these models on this
+node. The snapshots stay until room is needed.`
+
 func (p *program) pinCmd() *cobra.Command {
 	return p.pinning("pin", "keep snapshots from eviction", pinLong, "pinned", library.Pin)
 }
 
 func (p *program) unpinCmd() *cobra.Command {
-	return p.pinning("unpin", "let go of pinned snapshots", "Take the pins of p2pagent pin away. The snapshots stay until room is needed.", "unpinned", library.Unpin)
+	return p.pinning("unpin", "let go of pinned snapshots", unpinLong, "unpinned", library.Unpin)
 }
 
 func (p *program) pinning(verb, short, long, done string, do func(library, context.Context, pieces.Ref) (agent.Pinned, error)) *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"p2pagent/pkg/agent"
 )
@@ -80,16 +81,20 @@ func markStarted(cmd *cobra.Command) {
 func started(cmd *cobra.Command) bool { return cmd.Annotations[startedKey] != "" }
 
 func usageOf(cmd *cobra.Command, err error) error {
-	return &agent.Error{Kind: agent.Usage, Message: err.Error(), Err: err, Hint: "see `" + cmd.CommandPath() + " --help`"}
+	message := err.Error()
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		message = fmt.Sprintf("--%s: %v", bad.GetFlag().Name, inOurWords(bad.Unwrap()))
+	}
+	return &agent.Error{Kind: agent.Usage, Message: message, Err: err, Hint: "see `" + cmd.CommandPath() + " --help`"}
 }
 
 // report writes the error where people and programs look for it: on stderr, and
 // with --format json as the last object on stdout too.
 func (p *program) report(cmd *cobra.Command, err error) {
+	text := hintFor(cmd, err)
 	if f := cmd.Flags().Lookup("format"); f != nil && f.Value.String() == string(formatJSON) {
-		p.printJSON(errorOutput{errorHead, exitCode(err), errorBody{string(classify(err)), err.Error(), hint(err)}})
+		p.printJSON(errorOutput{errorHead, exitCode(err), errorBody{string(classify(err)), err.Error(), text}})
 	}
-	text := hint(err)
 	for _, e := range flatten(err) {
 		message := strings.TrimSuffix(strings.TrimPrefix(e.Error(), "p2pagent: "), "; "+text) // said once
 		fmt.Fprintln(p.stderr, "p2pagent: "+clean(message))
@@ -97,6 +102,15 @@ func (p *program) report(cmd *cobra.Command, err error) {
 	if text != "" {
 		fmt.Fprintln(p.stderr, "hint: "+clean(text))
 	}
+}
+
+// hintFor adds to the hint what this command could do instead.
+func hintFor(cmd *cobra.Command, err error) string {
+	text := hint(err)
+	if classify(err) == agent.NoAgent && cmd.Flags().Lookup("standalone") != nil {
+		text += "; --standalone does without"
+	}
+	return text
 }
 
 // flatten returns the errors that were joined, one line each.

@@ -68,11 +68,7 @@ func spanText(d time.Duration) string {
 
 // joined writes words with commas between them.
 func joined[T ~string](words []T) string {
-	out := make([]string, len(words))
-	for i, w := range words {
-		out[i] = string(w)
-	}
-	return strings.Join(out, ", ")
+	return strings.Join(texts(words), ", ")
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -130,6 +130,15 @@ func choose[T ~string](v *T, s string, words ...T) error {
 	return fmt.Errorf("want %s, got %q", list.String(), s)
 }
 
+// texts are the words of a choice, as a shell completes them.
+func texts[T ~string](words []T) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = string(w)
+	}
+	return out
+}
+
 // formatValue is how results are written.
 type formatValue string
 
@@ -139,7 +148,10 @@ const (
 	formatQuiet formatValue = "quiet"
 )
 
-func (v *formatValue) Set(s string) error { return choose(v, s, formatHuman, formatJSON, formatQuiet) }
+var formats = []formatValue{formatHuman, formatJSON, formatQuiet}
+
+func (v *formatValue) Set(s string) error { return choose(v, s, formats...) }
+func (v *formatValue) choices() []string { return texts(formats) }
 
 func (v *formatValue) String() string { return string(*v) }
 func (v *formatValue) Type() string   { return "human|json|quiet" }
@@ -153,7 +165,10 @@ const (
 	xetOnly xetValue = "only"
 )
 
-func (v *xetValue) Set(s string) error { return choose(v, s, xetAuto, xetOff, xetOnly) }
+var xetWays = []xetValue{xetAuto, xetOff, xetOnly}
+
+func (v *xetValue) Set(s string) error { return choose(v, s, xetWays...) }
+func (v *xetValue) choices() []string { return texts(xetWays) }
 
 func (v *xetValue) String() string { return string(*v) }
 func (v *xetValue) Type() string   { return "choice" }
@@ -167,7 +182,10 @@ const (
 	offerAll  offerValue = "all"
 )
 
-func (v *offerValue) Set(s string) error { return choose(v, s, offerOff, offerHuge, offerAll) }
+var offers = []offerValue{offerOff, offerHuge, offerAll}
+
+func (v *offerValue) Set(s string) error { return choose(v, s, offers...) }
+func (v *offerValue) choices() []string { return texts(offers) }
 
 func (v *offerValue) String() string { return string(*v) }
 func (v *offerValue) Type() string   { return "choice" }
@@ -181,7 +199,10 @@ const (
 	logJSON logFormat = "json"
 )
 
-func (v *logFormat) Set(s string) error { return choose(v, s, logAuto, logText, logJSON) }
+var logFormats = []logFormat{logAuto, logText, logJSON}
+
+func (v *logFormat) Set(s string) error { return choose(v, s, logFormats...) }
+func (v *logFormat) choices() []string { return texts(logFormats) }
 
 func (v *logFormat) String() string { return string(*v) }
 func (v *logFormat) Type() string   { return "choice" }

@@ -110,21 +110,28 @@ func absence(ctx context.Context, ref pieces.Ref, x agent.Snapshot, a watched) (
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(st.Desired, func(s desired.State) bool { return s.Ref == ref.String() })
-	if i >= 0 && st.Desired[i].Phase == desired.Here && x.Commit == st.Desired[i].Commit {
-		return "", nil
-	}
-	if i >= 0 && st.Desired[i].Phase == desired.Failed {
-		return "failed " + failureText(st.Desired[i]), nil
+	if i := slices.IndexFunc(st.Desired, func(s desired.State) bool { return s.Ref == ref.String() }); i >= 0 {
+		switch m := st.Desired[i]; {
+		case m.Phase == desired.Here && x.Commit == m.Commit:
+			return "", nil
+		case m.Phase == desired.Failed:
+			return "failed " + failureText(m), nil
+		case m.Phase == desired.Gone:
+			return "it was removed here; the agent fetches it again when it starts or is reloaded", nil
+		case m.Phase == desired.Waiting:
+			return "its turn among the models that are fetched first", nil
+		}
 	}
 	jobs, err := a.Jobs(ctx)
 	return absentJob(ref, x, jobs), err
 }
 
+// absentJob goes by the last job for the ref: those that ended come after those that
+// run, the latest first.
 func absentJob(ref pieces.Ref, x agent.Snapshot, jobs []agent.Job) string {
-	i := slices.IndexFunc(jobs, func(j agent.Job) bool { return j.Ref == ref.String() && j.Status != agent.Done })
+	i := slices.IndexFunc(jobs, func(j agent.Job) bool { return j.Ref == ref.String() })
 	switch {
-	case i >= 0:
+	case i >= 0 && jobs[i].Status != agent.Done:
 		return string(jobs[i].Status) + ": " + detail(jobs[i])
 	case x.Commit == "":
 		return "not in the cache, and no job brings it"

@@ -54,6 +54,7 @@ var (
 	whole    = moment{shown: agent.Snapshot{Commit: "c", Path: "/p", Complete: true}}
 	fetching = moment{fault: absent.fault, jobs: []agent.Job{{Ref: "org/name@main", Status: agent.Resolving, Waiting: "the Hub"}}}
 	failed   = moment{fault: absent.fault, jobs: []agent.Job{{Ref: "org/name@main", Status: agent.Failed, Reason: "disk full"}}}
+	gone     = moment{fault: absent.fault, jobs: []agent.Job{{Ref: "org/name@main", Status: agent.Done}, {Ref: "org/name@main", Status: agent.Failed, Reason: "disk full"}}}
 	others   = moment{fault: absent.fault, jobs: []agent.Job{{Ref: "org/other@main", Status: agent.Resolving}}}
 )
 
@@ -79,6 +80,17 @@ func TestAwaited(t *testing.T) {
 			said: []string{
 				"failed 2 times, again at " + time.Time{}.Local().Format(time.TimeOnly) + ": gated",
 				"1/2 files are here, and no job brings the rest", "1/2 files are here, and no job brings the rest",
+			},
+		},
+		"desired and removed": {
+			steps: history{
+				{fault: absent.fault, want: []desired.State{{Ref: "org/name@main", Phase: desired.Waiting}}},
+				{fault: absent.fault, jobs: gone.jobs, want: []desired.State{{Ref: "org/name@main", Phase: desired.Gone}}},
+				gone, whole,
+			}, took: 3 * time.Second,
+			said: []string{
+				"its turn among the models that are fetched first", "it was removed here; the agent fetches it again when it starts or is reloaded",
+				"not in the cache, and no job brings it",
 			},
 		},
 		"comes": {

@@ -53,7 +53,7 @@ func (m *member) rollout(ctx context.Context, r agent.RolloutRequest, watch func
 		},
 	}, watch)
 	if errors.Is(err, rollout.ErrNobody) {
-		err = agent.Errorf(agent.Usage, "%w the selector %q", err, r.Selector.String())
+		err = &agent.Error{Kind: agent.Usage, Message: err.Error(), Err: err, Hint: "labels are of the agents' settings: --label"}
 	}
 	return t, err
 }

@@ -151,7 +151,7 @@ const (
 var formats = []formatValue{formatHuman, formatJSON, formatQuiet}
 
 func (v *formatValue) Set(s string) error { return choose(v, s, formats...) }
-func (v *formatValue) choices() []string { return texts(formats) }
+func (v *formatValue) choices() []string  { return texts(formats) }
 
 func (v *formatValue) String() string { return string(*v) }
 func (v *formatValue) Type() string   { return "human|json|quiet" }
@@ -168,7 +168,7 @@ const (
 var xetWays = []xetValue{xetAuto, xetOff, xetOnly}
 
 func (v *xetValue) Set(s string) error { return choose(v, s, xetWays...) }
-func (v *xetValue) choices() []string { return texts(xetWays) }
+func (v *xetValue) choices() []string  { return texts(xetWays) }
 
 func (v *xetValue) String() string { return string(*v) }
 func (v *xetValue) Type() string   { return "choice" }
@@ -185,7 +185,7 @@ const (
 var offers = []offerValue{offerOff, offerHuge, offerAll}
 
 func (v *offerValue) Set(s string) error { return choose(v, s, offers...) }
-func (v *offerValue) choices() []string { return texts(offers) }
+func (v *offerValue) choices() []string  { return texts(offers) }
 
 func (v *offerValue) String() string { return string(*v) }
 func (v *offerValue) Type() string   { return "choice" }
@@ -202,7 +202,7 @@ const (
 var logFormats = []logFormat{logAuto, logText, logJSON}
 
 func (v *logFormat) Set(s string) error { return choose(v, s, logFormats...) }
-func (v *logFormat) choices() []string { return texts(logFormats) }
+func (v *logFormat) choices() []string  { return texts(logFormats) }
 
 func (v *logFormat) String() string { return string(*v) }
 func (v *logFormat) Type() string   { return "choice" }

@@ -44,8 +44,9 @@ const (
 	againAfter = 2 * time.Second // a node that could not be asked is asked again
 )
 
-// ErrNobody says that the selector means no member.
-var ErrNobody = errors.New("no member matches")
+// ErrNobody marks a selector that means no member; the error says which labels there
+// are in their place.
+var ErrNobody = errors.New("no member matches the selector")
 
 // run is one rollout. Its owner is the goroutine of Run; mu guards what the others
 // touch.
@@ -86,7 +87,7 @@ func Run(ctx context.Context, o Options, watch func(Table)) (Table, error) {
 		t, ended := r.table(time.Now())
 		switch {
 		case len(t.Nodes) == 0:
-			return t, ErrNobody
+			return t, o.Selector.nobody(o.Swarm.Nodes())
 		case ended:
 			return t, nil
 		}

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -46,6 +47,29 @@ func (s Selector) String() string {
 		out = append(out, k+"="+s[k])
 	}
 	return strings.Join(out, ",")
+}
+
+// maxNamed bounds the labels that an error names.
+const maxNamed = 10
+
+// nobody says which labels nodes have with the keys of a selector that means none.
+func (s Selector) nobody(nodes []Node) error {
+	have := map[string]bool{}
+	for _, n := range nodes {
+		for k := range s {
+			if v, ok := n.Labels[k]; ok {
+				have[k+"="+v] = true
+			}
+		}
+	}
+	list := slices.Sorted(maps.Keys(have))
+	switch {
+	case len(list) == 0:
+		return fmt.Errorf("%w %q: none has a label %s", ErrNobody, s, strings.Join(slices.Sorted(maps.Keys(s)), " or "))
+	case len(list) > maxNamed:
+		list = append(list[:maxNamed], "…")
+	}
+	return fmt.Errorf("%w %q: there are %s", ErrNobody, s, strings.Join(list, ", "))
 }
 
 // State is how it stands with one node.

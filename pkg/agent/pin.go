@@ -51,8 +51,15 @@ func (a *Agent) PinHere(ref pieces.Ref, by Holder) (Pinned, error) {
 }
 
 // Unpin ends the holder's pin; other holders' stay, but for those of rollouts, which a
-// command ends too: nobody else on this node can. Durable on return.
+// command ends too: nobody else on this node can. Who types a name that is neither
+// pinned nor here is told so. Durable on return.
 func (a *Agent) Unpin(ref pieces.Ref, by Holder) (Pinned, error) {
+	a.mu.Lock()
+	pinned := len(a.pins[ref.String()]) > 0
+	a.mu.Unlock()
+	if _, err := a.opt.Cache.Snapshot(ref); err != nil && !pinned {
+		return Pinned{}, fmt.Errorf("unpin %s: nothing pins it: %w", ref, err)
+	}
 	if by == ByCommand && a.opt.OnUnpin != nil {
 		if err := a.opt.OnUnpin(ref); err != nil {
 			return Pinned{}, fmt.Errorf("unpin %s: %w", ref, err)

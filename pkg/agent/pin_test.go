@@ -17,9 +17,15 @@ func TestPins(t *testing.T) {
 		if _, err := u.PinHere(ref, agent.ByCommand); agentError(err).Kind != agent.NotFound {
 			t.Errorf("pinned what is not here: %v", err)
 		}
+		if _, err := u.Unpin(ref, agent.ByCommand); agentError(err).Kind != agent.NotFound {
+			t.Errorf("unpinned what is neither here nor pinned: %v", err)
+		}
 		early, err := u.Pin(ref, agent.ByConfig) // before it comes, as settings do
 		if err != nil || early.Commit != "" {
 			t.Fatal(early, err)
+		}
+		if p, err := u.Unpin(ref, agent.ByCommand); err != nil || !slices.Equal(p.By, []agent.Holder{agent.ByConfig}) {
+			t.Errorf("unpinned before it came: %v, %v", p, err)
 		}
 		r.must(errorOf(u.Ensure(t.Context(), agent.Request{Ref: ref})))
 		p, err := u.PinHere(ref, agent.ByCommand)

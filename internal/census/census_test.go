@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,15 +134,16 @@ func TestTotals(t *testing.T) {
 func TestSurvey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rows, _ := EncodeRows([]Row{row()})
-		rounds := 0
+		var rounds atomic.Int32
 		s := NewSurvey(func(ctx context.Context, topic string) (map[string][]byte, int, error) {
-			if rounds++; topic != Holdings {
+			round := rounds.Add(1)
+			if topic != Holdings {
 				t.Errorf("asked about %s", topic)
 			}
 			if _, bounded := ctx.Deadline(); !bounded {
 				t.Error("a round without a bound")
 			}
-			if rounds == 3 {
+			if round == 3 {
 				return nil, 0, errors.New("stopping")
 			}
 			return map[string][]byte{"good": rows, "bad": []byte("x")}, 3, nil
@@ -150,16 +152,16 @@ func TestSurvey(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
 		time.Sleep(time.Hour)
-		if rounds != 0 {
-			t.Errorf("%d rounds and nobody looked", rounds)
+		if n := rounds.Load(); n != 0 {
+			t.Errorf("%d rounds and nobody looked", n)
 		}
 		for range 10 {
 			s.Look()
 			time.Sleep(time.Second)
 		}
 		found := s.Look()
-		if rounds < 2 || rounds > 3 || found.Asked != 3 || len(found.Rows) != 1 || len(found.Rows["good"]) != 1 {
-			t.Errorf("%d rounds, found %+v", rounds, found)
+		if n := rounds.Load(); n < 2 || n > 3 || found.Asked != 3 || len(found.Rows) != 1 || len(found.Rows["good"]) != 1 {
+			t.Errorf("%d rounds, found %+v", n, found)
 		}
 		stop()
 		if err := <-done; err != nil {

@@ -11,8 +11,9 @@ import (
 )
 
 // soundBytes bounds the pieces that are kept because the next bytes are most likely
-// to be of them too.
-const soundBytes = 2 * pieces.MaxPieceSize
+// to be of them too. Two are in any case: where several files have bytes in turn, each
+// change would else hash a piece anew.
+const soundBytes = 16 << 20
 
 // soundPieces reads blobs of the cache a piece at a time, each compared with its
 // statement: the disk may have changed it since. One is read at a time, so that
@@ -117,12 +118,13 @@ func (f *soundBlob) load(index int) ([]byte, error) {
 // room returns a buffer, for which those that were not used for longest go.
 func (s *soundPieces) room(n int) []byte {
 	var spare []byte
-	for len(s.kept) > 0 && s.bytes+n > soundBytes {
+	most := max(soundBytes, 2*n)
+	for len(s.kept) > 0 && s.bytes+n > most {
 		spare = s.kept[0].data
 		s.bytes -= cap(spare)
 		s.kept = slices.Delete(s.kept, 0, 1)
 	}
-	if cap(spare) >= n && s.bytes+cap(spare) <= soundBytes {
+	if cap(spare) >= n && s.bytes+cap(spare) <= most {
 		return spare[:n]
 	}
 	return make([]byte, n)

@@ -120,6 +120,7 @@ var hints = []struct {
 	{is(cachefs.ErrNotCached), "`p2pagent ls` shows what is here, `p2pagent fetch` brings it"},
 	{is(hub.ErrRevisionNotFound), "check the revision: a branch, a tag, refs/pr/N or a commit"},
 	{as[*xet.OnlyError], "see whether this node reaches the store's host, or let plain HTTP take its place: --xet=auto"},
+	{is(xet.ErrContent), "let plain HTTP take the store's place: --xet=auto"},
 	{is(hub.ErrUnreachable), "check HF_ENDPOINT, the proxy variables and the network"},
 	{as[*cachefs.BusyError], "an agent holds this cache: leave out --standalone to use it, or name another --hub-cache and --state-dir"},
 	{is(cachefs.ErrCrossDevice), "set --state-dir to a folder outside the cache on the same filesystem; a cache that is itself a mount point needs HF_HUB_CACHE one folder deeper"},

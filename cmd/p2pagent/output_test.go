@@ -23,6 +23,7 @@ import (
 	"p2pagent/pkg/pieces"
 	"p2pagent/pkg/seeder"
 	"p2pagent/pkg/swarm"
+	"p2pagent/pkg/xet"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -87,6 +88,8 @@ func TestHints(t *testing.T) {
 		{fmt.Errorf("open: %w", cachefs.ErrCrossDevice), "--state-dir"},
 		{&cachefs.BusyError{}, "--standalone"},
 		{fmt.Errorf("listen: %w", syscall.EADDRINUSE), "--gossip-port"},
+		{&xet.ContentError{Final: true}, "--xet=auto"},
+		{&xet.OnlyError{Err: xet.ErrContent}, "reaches the store"},
 		{errors.New("anything"), ""},
 	} {
 		if got := hint(c.err); !strings.Contains(got, c.want) || (c.want == "") != (got == "") {

@@ -86,6 +86,12 @@ func TestO07FetchWithoutANetwork(t *testing.T) { script(t, "offline") }
 // is silent, a daemon that was stopped, a ref that can't be written, has a code and a reason.
 func TestO08InitContainer(t *testing.T) { script(t, "init") }
 
+// F08: the configuration makes no sense, or can't be read, when it is read again.
+//
+// The real program goes on with what it had, also with what it was fetching; reload fails with every
+// fault by its line, SIGHUP leaves them in the log, and the next good file counts.
+func TestF08BrokenConfiguration(t *testing.T) { script(t, "reload") }
+
 func play(t *testing.T, p testscript.Params) {
 	t.Helper()
 	leaktest.Check(t)

@@ -115,8 +115,12 @@ func phases(k *Keeper) string {
 	return strings.Join(out, ", ")
 }
 
-// One that can't be had is tried again and again, and holds up no other.
-func TestFailuresDoNotBlock(t *testing.T) {
+// F07: of the models that a node should have, some can't be had.
+//
+// They hold up no other. What fails is tried again after five seconds, then less and less often up to every
+// five minutes; what will fail again, because it is gated or there is no room, about every ten minutes. The reason is told
+// until it is here.
+func TestF07FailuresDoNotBlock(t *testing.T) {
 	inWorld(t, nil, func(t *testing.T, w *world, k *Keeper) {
 		w.fails["org/gated@main"], w.fails["org/flaky@main"] = errGated, errors.New("reset")
 		k.Set([]Model{model(t, "org/gated"), model(t, "org/flaky"), model(t, "org/good")})

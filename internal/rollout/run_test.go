@@ -187,9 +187,12 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// A node that can't be asked is missing, asked again, and waited for a minute; one that
-// is back under another identity counts once, and one that comes late is asked too.
-func TestMissing(t *testing.T) {
+// F05: nodes that can't be asked, break off, come back as another, or come late.
+//
+// One that can't be asked is missing, asked again every two seconds, and waited for a minute. One whose
+// stream breaks is asked again at once, one that is back under another identity counts once, and one that
+// comes while the rollout runs is asked too.
+func TestF05NodesThatCannotBeAsked(t *testing.T) {
 	gone, replaced, back := node("gone"), node("replaced"), node("replaced")
 	gone.Lost, replaced.Lost, back.ID = true, true, "id-back"
 	w := &world{nodes: []Node{gone, replaced, back, node("broken"), node("restarts")}}

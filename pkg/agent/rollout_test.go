@@ -55,10 +55,12 @@ var pools = furniture{
 	},
 }
 
-// A rollout to four of five members: one has no room, one is offline. The two others
-// hold it, pinned, for one copy and one question to the Hub; the one that comes back is
-// asked and gets it, and the one without the label is left alone.
-func TestRollout(t *testing.T) {
+// F02: of the members that a rollout means one has no room, and one is away.
+//
+// The two others hold it, pinned, for one copy and one question to the Hub. The full one says
+// so at once and is not waited for. The one that is away is waited for a minute; it is asked when it
+// comes back, and gets it from the others. A member without the label is left alone.
+func TestF02OneIsFullOneIsAway(t *testing.T) {
 	inRoomWith(t, 5, pools, func(t *testing.T, r *room) {
 		commit := r.model("org/m")
 		lost := r.units[3]
@@ -118,9 +120,11 @@ func TestRollout(t *testing.T) {
 	})
 }
 
-// What was told stands over a restart, also when who asked went away at once; all get
-// the commit of the moment, whatever the branch means when they get to it.
-func TestRolloutGoesOn(t *testing.T) {
+// F04: who asked for a rollout goes away while nobody has it, a member restarts, the branch moves.
+//
+// What was told stands: all get the commit of the moment when it was asked for, whatever the branch means
+// when they get to it. Asked for again, the branch means the new one on all.
+func TestF04WhoAskedGoesAway(t *testing.T) {
 	inRoomWith(t, 2, furniture{retries: -1, facts: func(_ int, f *swarm.Facts) { f.Labels = map[string]string{"pool": "a"} }}, func(t *testing.T, r *room) {
 		first := r.model("org/m")
 		r.hub.Fail(hubtest.Fault{Do: hubtest.Stall, Route: hubtest.CDN})
@@ -161,6 +165,52 @@ func TestRolloutGoesOn(t *testing.T) {
 		r.must(err)
 		if states(got) != "n00 here, n01 here" {
 			t.Error(states(got))
+		}
+	})
+}
+
+// F01: a member is lost in the middle of a rollout.
+//
+// The others get the model whole, its part of it too, and the table says that it is missing. Back with its
+// disk within the minute that it is waited for, it goes on by itself from what it had, and the rollout
+// ends with all of them.
+func TestF01MemberDiesInARollout(t *testing.T) {
+	inRoomWith(t, 3, pools, func(t *testing.T, r *room) {
+		o := r.large("org/m", 24<<20, 12<<20+7)
+		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Route: hubtest.CDN, Rate: 512 << 10, Every: 100 * time.Millisecond})
+		lost, back := r.units[1], false
+		var seen []string
+		got, err := r.units[0].rollOut(10*time.Minute, "org/m", true, func(table rollout.Table) {
+			seen = append(seen, states(table))
+			has := func(row int) int64 { return table.Nodes[row].Completed }
+			switch {
+			case lost != nil && has(1) > 8<<20:
+				r.Isolate(lost.node)
+				lost.end()
+				r.Kill(lost.node)
+				lost.node.Host.Close()
+				lost = nil
+				r.hub.Heal()
+			case lost == nil && !back && has(0) == o.Size():
+				back = true
+				time.AfterFunc(20*time.Second, func() {
+					r.Reconnect(r.Nodes[1])
+					r.must(r.Cluster.Start(r.Nodes[1]))
+					r.units[1] = r.start(1, nil)
+				})
+			}
+		})
+		r.must(err)
+		if s := states(got); s != "n00 here, n01 here, n02 failed no_space" || got.Nodes[1].Here < 8<<20 || got.Nodes[1].Upstream != 0 {
+			t.Errorf("%s: %+v", s, got.Nodes[1])
+		}
+		if !slices.Contains(seen, "n00 here, n01 missing, n02 failed no_space") {
+			t.Errorf("seen %q", slices.Compact(seen))
+		}
+		for _, u := range r.units[:2] {
+			x, _, err := u.Show(r.ref("org/m"))
+			r.must(err)
+			checkSnapshot(t, x.Path, o)
 		}
 	})
 }

@@ -88,7 +88,10 @@ func TestRolloutEnds(t *testing.T) {
 	})
 }
 
-func TestRolloutIsRefused(t *testing.T) {
+// F03: a member refuses a rollout, is too old for one, or is sent one that no frame holds.
+//
+// Who asks hears which it was; nobody waits for an answer that can't come.
+func TestF03RolloutIsRefused(t *testing.T) {
 	inPair(t, nil, func(t *testing.T, a, b *member) {
 		var got wire.Report
 		if err := a.node.Rollout(t.Context(), factsOf(b), order, func(r wire.Report) { got = r }); err != nil || got.Stage != wire.Refused {
@@ -106,8 +109,10 @@ func TestRolloutIsRefused(t *testing.T) {
 	})
 }
 
-// Whatever comes instead of an order ends the stream, and nothing comes of it.
-func TestGarbageIsNoRollout(t *testing.T) {
+// F06: garbage comes instead of a rollout.
+//
+// Whatever it is, and also when nothing comes, the stream ends within ten seconds and nothing comes of it.
+func TestF06GarbageIsNoRollout(t *testing.T) {
 	taken := 0
 	take := func(context.Context, string, wire.Rollout, func(wire.Report) error) error { taken++; return nil }
 	ping, err := wire.Append(nil, &wire.Ping{})

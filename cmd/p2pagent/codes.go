@@ -35,6 +35,7 @@ var exitCodes = map[agent.Kind]int{
 	agent.Stalled:     8,
 	agent.Unreachable: 8,
 	agent.NoAgent:     9,
+	agent.Left:        1,
 }
 
 // kinds says what sort of failure an error is; the first row that fits wins.

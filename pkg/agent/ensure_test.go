@@ -259,7 +259,7 @@ func TestEnsureTied(t *testing.T) {
 			if !tied {
 				continue
 			}
-			if v := u.Jobs()[0]; v.Status != agent.Failed || !strings.Contains(v.Reason, "no caller waits") {
+			if v := u.Jobs()[0]; v.Status != agent.Failed || v.Kind != agent.Left || !strings.Contains(v.Reason, "no caller waits") {
 				t.Errorf("job %+v", v)
 			}
 		}

@@ -22,6 +22,7 @@ const (
 	Stalled     Kind = "stalled"     // out of time, or nothing moved
 	Unreachable Kind = "unreachable" // the Hub can't be reached
 	NoAgent     Kind = "no_agent"    // the agent can't be reached, or it is stopping
+	Left        Kind = "left"        // nobody wants it any more: a model that left the configuration
 )
 
 // Error is a failure with its Kind, as it crosses the control API.

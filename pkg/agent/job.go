@@ -24,7 +24,7 @@ const watchEvery = 500 * time.Millisecond
 const maxJobs = 4096
 
 // errLeft ends a job whose last caller went away and wanted it to.
-var errLeft = Errorf(Other, "no caller waits for it any more")
+var errLeft = Errorf(Left, "no caller waits for it any more")
 
 // job is one running or ended Ensure. Its goroutine alone changes it, through
 // update; everyone else reads copies.
@@ -142,7 +142,11 @@ func (a *Agent) end(j *job, err error) {
 
 func (a *Agent) logEnd(v Job, err error) {
 	if err != nil {
-		a.log.Warn("job failed", "ref", v.Ref, "file", v.File, "kind", string(v.Kind), "error", err)
+		level := slog.LevelWarn
+		if v.Kind == Left { // that is no fault
+			level = slog.LevelInfo
+		}
+		a.log.Log(a.base, level, "job failed", "ref", v.Ref, "file", v.File, "kind", string(v.Kind), "error", err)
 		return
 	}
 	level := slog.LevelInfo

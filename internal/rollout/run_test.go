@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"p2pagent/internal/desired"
 	"p2pagent/internal/wire"
 	"p2pagent/pkg/pieces"
 )
@@ -287,6 +288,44 @@ func TestOrderIsChecked(t *testing.T) {
 	for _, ref := range []string{"org/name@" + commit, "datasets/org/name@refs/pr/1"} {
 		if o, err := f.orderOf(wire.Rollout{Ref: ref, Commit: pieces.Commit(commit)}); err != nil || o.Ref.String() != ref || string(o.Commit) != commit {
 			t.Errorf("%+v, %v", o, err)
+		}
+	}
+}
+
+// stateKeeper keeps one model, and takes everything.
+type stateKeeper desired.State
+
+func (k stateKeeper) Add(desired.Model) error { return nil }
+
+func (k stateKeeper) State(ref string) (desired.State, bool) { return desired.State(k), ref == k.Ref }
+
+// What another rollout, or a hand, made of a model is not what this rollout asked for.
+func TestReplaced(t *testing.T) {
+	commit := strings.Repeat("a", 40)
+	ref, err := pieces.ParseRef("org/name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Order{Ref: ref, Commit: pieces.Commit(commit), Include: []string{"*.json"}}
+	here := desired.State{Ref: "org/name@main", Commit: commit, From: desired.FromRollout, Include: o.Include, Phase: desired.Here}
+	for what, c := range map[string]struct {
+		change func(*desired.State)
+		want   State
+	}{
+		"as asked":            {func(*desired.State) {}, Here},
+		"all of it":           {func(s *desired.State) { s.Include = nil }, Refused},
+		"another part":        {func(s *desired.State) { s.Exclude = []string{"b.json"} }, Refused},
+		"another commit":      {func(s *desired.State) { s.Commit = strings.Repeat("b", 40) }, Refused},
+		"of the settings":     {func(s *desired.State) { s.From = desired.FromConfig }, Refused},
+		"not kept any more":   {func(s *desired.State) { s.Ref = "" }, Refused},
+		"removed by a client": {func(s *desired.State) { s.Phase = desired.Gone }, Refused},
+	} {
+		s := here
+		c.change(&s)
+		var got Report
+		err := take(t.Context(), stateKeeper(s), o, time.Hour, nil, func(r Report) error { got = r; return nil })
+		if err != nil || got.State != c.want {
+			t.Errorf("%s: %+v, %v", what, got, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"p2pagent/internal/desired"
@@ -39,8 +40,8 @@ func take(ctx context.Context, k Keeper, o Order, every time.Duration, kind func
 // look asks the keeper how far it is.
 func look(k Keeper, o Order) Report {
 	s, ok := k.State(o.Ref.String())
-	if !ok || s.From != desired.FromRollout || s.Commit != string(o.Commit) {
-		return Report{State: Refused, Reason: "the node does not hold it any more: it was removed, or another commit was rolled out"}
+	if !ok || s.From != desired.FromRollout || s.Commit != string(o.Commit) || !slices.Equal(s.Include, o.Include) || !slices.Equal(s.Exclude, o.Exclude) {
+		return Report{State: Refused, Reason: "the node does not hold it any more: it was removed, or another rollout of it took the place of this one"}
 	}
 	return Report{
 		State: states[s.Phase], Kind: s.Kind, Reason: s.Reason, Total: s.Total, Completed: s.Completed,

@@ -272,6 +272,49 @@ func TestEnsureTied(t *testing.T) {
 	})
 }
 
+// slowToEnd is a swarm in which a transfer that was ended takes its time to return.
+type slowToEnd struct{ agent.Swarm }
+
+func (s slowToEnd) Fetch(ctx context.Context, t agent.Transfer, report func(agent.Progress)) error {
+	err := s.Swarm.Fetch(ctx, t, report)
+	if err != nil {
+		time.Sleep(2 * time.Second)
+	}
+	return err
+}
+
+// Who comes while a job ends that nobody wanted any more has one of its own: a model
+// that is desired in another way, say, whose first fetch ends as the second begins.
+func TestEnsureAfterTied(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		r.model("org/m")
+		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Path: "model-1.safetensors", Rate: 1 << 20})
+		u := r.restart(0, func(o *agent.Options) { o.Swarm = slowToEnd{o.Swarm} })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := u.Ensure(ctx, agent.Request{Ref: r.ref("org/m"), Tied: true}); !errors.Is(err, errGone) {
+				t.Errorf("got %v", err)
+			}
+		})
+		time.Sleep(5 * time.Second)
+		cancel(errGone)
+		time.Sleep(time.Second)
+		if jobs := u.Jobs(); len(jobs) != 1 || jobs[0].Ended() {
+			t.Fatalf("jobs %+v", jobs)
+		}
+		left, leave := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, errGone)
+		defer leave()
+		if _, err := u.Ensure(left, agent.Request{Ref: r.ref("org/m")}); !errors.Is(err, errGone) {
+			t.Errorf("who can't wait got %v", err)
+		}
+		if _, err := u.fetch("org/m", nil); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+	})
+}
+
 // What a watcher sees: every state in order, sums that only grow, a reason to wait.
 func TestEnsureProgress(t *testing.T) {
 	inRoom(t, 1, func(t *testing.T, r *room) {

@@ -41,6 +41,7 @@ type job struct {
 
 	// Guarded by Agent.mu.
 	callers int
+	left    bool            // its last caller went away, and ended it
 	brought *atomic.Int64   // bytes that all jobs of its snapshot got from upstream
 	counted snapshotKey     // that snapshot
 	outline *pieces.Outline // once listed
@@ -77,23 +78,42 @@ func (a *Agent) Ensure(ctx context.Context, req Request) (Result, error) {
 	return j.wait(ctx, req.Watch, a.remark)
 }
 
-// join returns the running job for the request, starting one when there is none.
+// join returns the running job for the request, starting one when there is none. One
+// that its callers have left is waited for: it ends soon, and two must not write the
+// same.
 func (a *Agent) join(ctx context.Context, req Request, f filter) (*job, error) {
+	for {
+		j, over, err := a.tryJoin(ctx, req, f)
+		if j != nil || err != nil {
+			return j, err
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("fetch %s: %w", req.Ref, context.Cause(ctx))
+		}
+	}
+}
+
+// tryJoin returns the job, or when to try again.
+func (a *Agent) tryJoin(ctx context.Context, req Request, f filter) (j *job, over <-chan struct{}, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.stopped {
-		return nil, errStopping
+		return nil, nil, errStopping
 	}
 	key := req.key()
-	j := a.jobs[key]
-	if j == nil && len(a.jobs) >= maxJobs {
-		return nil, Errorf(Stalled, "%d jobs are running", len(a.jobs))
-	}
-	if j == nil {
+	j = a.jobs[key]
+	switch {
+	case j != nil && j.left:
+		return nil, j.done, nil
+	case j == nil && len(a.jobs) >= maxJobs:
+		return nil, nil, Errorf(Stalled, "%d jobs are running", len(a.jobs))
+	case j == nil:
 		j = a.start(ctx, key, req, f)
 	}
 	j.callers++
-	return j, nil
+	return j, nil, nil
 }
 
 // start is called with a.mu held.
@@ -162,9 +182,12 @@ func (a *Agent) logEnd(v Job, err error) {
 func (a *Agent) leave(j *job, tied bool) {
 	a.mu.Lock()
 	j.callers--
-	last := j.callers == 0
+	last := tied && j.callers == 0
+	if last {
+		j.left = true
+	}
 	a.mu.Unlock()
-	if !last || !tied {
+	if !last {
 		return
 	}
 	j.cancel(errLeft)

@@ -63,7 +63,7 @@ func (a *Agent) keepAccess(repo pieces.Repo) error {
 	}
 	a.mu.Unlock()
 	if same {
-		return nil
+		return a.saveUnsaved()
 	}
 	return a.saveNotes()
 }

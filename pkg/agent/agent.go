@@ -226,6 +226,7 @@ type Agent struct {
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup      // running jobs
 	saving  chan struct{}       // held while the notebook is written
+	unsaved atomic.Bool         // the last time it could not be
 	brought atomic.Int64        // bytes from upstream, as they came
 	extents histogram.Durations // of extents that came whole from upstream
 	fetches histogram.Durations // of jobs for more than a file that ended well

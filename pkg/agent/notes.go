@@ -76,7 +76,7 @@ func (a *Agent) remember(n note) error {
 		n.Kept = n.Kept || old.Kept
 		if old.Seeded == n.Seeded && old.Kept == n.Kept {
 			a.mu.Unlock()
-			return nil
+			return a.saveUnsaved()
 		}
 	}
 	a.notes[n.Ref] = n
@@ -97,6 +97,15 @@ func (a *Agent) forget(ref pieces.Ref, commit pieces.Commit) error {
 	changed := len(a.notes) != before
 	a.mu.Unlock()
 	if !changed {
+		return a.saveUnsaved()
+	}
+	return a.saveNotes()
+}
+
+// saveUnsaved is saveNotes when the last one failed: who says again what is noted
+// already is not to be told that it is durable.
+func (a *Agent) saveUnsaved() error {
+	if !a.unsaved.Load() {
 		return nil
 	}
 	return a.saveNotes()
@@ -118,10 +127,11 @@ func (a *Agent) saveNotes() error {
 	f.Access, f.Pins, f.Used = maps.Clone(a.accesses), maps.Clone(a.pins), maps.Clone(a.used)
 	a.mu.Unlock()
 	raw, err := json.MarshalIndent(f, "", " ")
-	if err != nil {
-		return fmt.Errorf("save notes: %w", err)
+	if err == nil {
+		err = a.opt.Notebook.Save(raw)
 	}
-	if err := a.opt.Notebook.Save(raw); err != nil {
+	a.unsaved.Store(err != nil)
+	if err != nil {
 		return fmt.Errorf("save notes: %w", err)
 	}
 	return nil

@@ -97,7 +97,7 @@ func (a *Agent) PinOnly(by Holder, refs []pieces.Ref) error {
 	}
 	a.mu.Unlock()
 	if !changed {
-		return nil
+		return a.saveUnsaved()
 	}
 	return a.saveNotes()
 }
@@ -115,10 +115,11 @@ func (a *Agent) changePins(ref pieces.Ref, operation string, change func([]Holde
 	if s, err := a.opt.Cache.Snapshot(ref); err == nil {
 		out.Commit = string(s.Commit)
 	}
+	save := a.saveNotes
 	if slices.Equal(old, now) {
-		return out, nil
+		save = a.saveUnsaved
 	}
-	if err := a.saveNotes(); err != nil {
+	if err := save(); err != nil {
 		return Pinned{}, fmt.Errorf("%s %s: %w", operation, ref, err)
 	}
 	return out, nil

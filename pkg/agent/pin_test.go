@@ -1,7 +1,9 @@
 package agent_test
 
 import (
+	"errors"
 	"slices"
+	"syscall"
 	"testing"
 
 	"p2pagent/pkg/agent"
@@ -45,6 +47,39 @@ func TestPins(t *testing.T) {
 		}
 		if s, _, err := r.restart(0, nil).Show(ref); err != nil || s.Pinned {
 			t.Fatalf("after the last unpin %+v, %v", s, err)
+		}
+	})
+}
+
+// fullOnce is a notebook on a disk that is full at the second time.
+type fullOnce struct {
+	agent.Notebook
+	saves int
+}
+
+func (f *fullOnce) Save(raw []byte) error {
+	if f.saves++; f.saves == 2 {
+		return syscall.ENOSPC
+	}
+	return f.Notebook.Save(raw)
+}
+
+// What could not be written down is written when it is said again, though nothing is
+// new.
+func TestPinsAreDurable(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		u := r.restart(0, func(o *agent.Options) { o.Notebook = &fullOnce{Notebook: o.Notebook} })
+		first, second := r.ref("org/first"), r.ref("org/second")
+		r.must(errorOf(u.Pin(first, agent.ByCommand)))
+		if _, err := u.Pin(second, agent.ByCommand); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if p, err := u.Pin(second, agent.ByCommand); err != nil || len(p.By) != 1 {
+			t.Fatal(p, err)
+		}
+		u = r.restart(0, nil)
+		if p, err := u.Unpin(second, agent.ByConfig); err != nil || len(p.By) != 1 {
+			t.Errorf("after a restart %+v, %v", p, err)
 		}
 	})
 }

@@ -178,7 +178,7 @@ func (r *room) start(i int, change func(*agent.Options)) *unit {
 	n := r.Nodes[i]
 	u := &unit{room: r, node: n, notes: &notebook{}, told: &notebook{}}
 	if len(r.units) > i {
-		u.told = r.units[i].told
+		u.notes, u.told = r.units[i].notes, r.units[i].told
 	}
 	signer := pieces.NewSigner(n.Identity)
 	co := cachefs.Options{Hub: filepath.Join(n.Dir, "hub"), State: filepath.Join(n.Dir, "state", "cache"), Signer: signer, Quota: r.furniture.quota, Logger: r.furniture.taps.logger()}
@@ -259,12 +259,7 @@ func (r *room) restart(i int, change func(*agent.Options)) *unit {
 	r.Kill(old.node)
 	old.node.Host.Close()
 	r.must(r.Cluster.Start(old.node))
-	u := r.start(i, func(o *agent.Options) {
-		o.Notebook = old.notes
-		if change != nil {
-			change(o)
-		}
-	})
+	u := r.start(i, change)
 	r.units[i] = u
 	r.must(u.side.Settled(r.t.Context()))
 	return u

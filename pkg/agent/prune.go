@@ -236,16 +236,21 @@ func (a *Agent) takeAway(s *cachefs.Snapshot, force bool) (freed int64, err erro
 	}
 	defer open()
 	if !force {
-		if why, err := a.opt.Cache.InUse(s.Repo, s.Commit); why != "" || err != nil {
-			return 0, errors.Join(err, &busyError{why})
+		why, err := a.opt.Cache.InUse(s.Repo, s.Commit)
+		if err != nil {
+			return 0, err
+		}
+		if why != "" {
+			return 0, &busyError{why}
 		}
 	}
 	ref := pieces.Ref{Repo: s.Repo, Revision: string(s.Commit)}
-	if freed, err = a.opt.Cache.Remove(ref, a.wantedByJobs()); err != nil {
+	freed, err = a.opt.Cache.Remove(ref, a.wantedByJobs())
+	a.withdraw(s) // also when only a part of it could be removed
+	a.shelf.drop(s.Repo)
+	if err != nil {
 		return freed, err
 	}
-	a.withdraw(s)
-	a.shelf.drop(s.Repo)
 	if a.opt.OnRemoved != nil {
 		a.opt.OnRemoved(s.Repo, s.Commit)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -278,6 +279,29 @@ func TestPruneInUse(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		if _, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/new")}); err == nil {
 			t.Error("removed under a job")
+		}
+	})
+}
+
+// blind is a cache that can't tell who uses what.
+type blind struct{ agent.Cache }
+
+func (blind) InUse(pieces.Repo, pieces.Commit) (string, error) { return "", syscall.EIO }
+
+// Where that can't be found out, nothing goes, and why is told.
+func TestPruneBlind(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		r.repo("org/m", 1, 1000)
+		r.must(errorOf(r.units[0].fetch("org/m", nil)))
+		u, zero := r.restart(0, func(o *agent.Options) { o.Cache = blind{o.Cache} }), int64(0)
+		for _, dry := range []bool{true, false} {
+			out := u.prune(t, agent.PruneRequest{Target: &zero, Force: true, DryRun: dry})
+			if len(out.Verdicts) != 1 || out.Verdicts[0].Stays != agent.StaysFailed || !strings.Contains(out.Verdicts[0].Detail, syscall.EIO.Error()) {
+				t.Errorf("dry %v: %+v", dry, out.Verdicts)
+			}
+		}
+		if _, err := u.Remove(t.Context(), agent.RemoveRequest{Ref: r.ref("org/m")}); !errors.Is(err, syscall.EIO) || strings.Contains(err.Error(), "in use") {
+			t.Errorf("rm: %v", err)
 		}
 	})
 }

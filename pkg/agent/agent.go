@@ -248,6 +248,7 @@ type Agent struct {
 	used     map[string]time.Time          // when snapshots were last asked for; in the notebook
 	readers  map[string]int                // readers of the gateway, by snapshot
 	closed   map[pieces.Repo]chan struct{} // repositories of which something is being removed
+	drop     *drop                         // nil: no partial blob is being dropped
 	leaving  map[string]bool               // snapshots that are not counted on any more
 	asked    map[string]int                // turns of questions about snapshots
 	asker    string                        // tells this agent's questions from others'

@@ -283,6 +283,11 @@ func (s *sweep) dropUnfinished() {
 func (s *sweep) dropOne(b pieces.Blob, written time.Time) {
 	v := Verdict{Blob: b.String(), Size: b.Size, Used: written, Gone: true, Freed: b.Size, Detail: "pieces that no job is after"}
 	if !s.dry {
+		open, ok := s.closeBlob(b)
+		if !ok {
+			return // a job is after it now
+		}
+		defer open()
 		if err := s.opt.Cache.Abandon(b); err != nil {
 			v.Gone, v.Freed, v.Stays, v.Detail = false, 0, StaysFailed, err.Error()
 		}

@@ -412,25 +412,20 @@ func TestWatermarks(t *testing.T) {
 	})
 }
 
-// Pieces that no job is after any more go first, an hour after the last came.
-func TestPruneUnfinished(t *testing.T) {
-	inRoom(t, 1, func(t *testing.T, r *room) {
-		r.repo("org/m", 1, 20<<20)
-		u, zero := r.units[0], int64(0)
-		r.hub.Fail(hubtest.Fault{Do: hubtest.Stall, Path: "model.safetensors", At: 9 << 20})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		_, err := u.Ensure(ctx, agent.Request{Ref: r.ref("org/m"), Tied: true})
-		if err == nil {
-			t.Fatal("it should have stalled")
-		}
-		if n := len(u.cache.Unfinished()); n != 1 {
-			t.Fatalf("%d unfinished", n)
-		}
-		out := u.prune(t, agent.PruneRequest{Target: &zero})
-		if len(out.Verdicts) != 0 || len(u.cache.Unfinished()) != 1 { // written by the real clock: just now
-			t.Errorf("dropped at once: %+v", out)
-		}
+// stall leaves a part of org/m on the unit, which was written just now by the real
+// clock, and long ago by that of the bubble.
+func (r *room) stall(u *unit) (age func()) {
+	r.repo("org/m", 1, 20<<20)
+	r.hub.Fail(hubtest.Fault{Do: hubtest.Stall, Path: "model.safetensors", At: 9 << 20})
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := u.Ensure(ctx, agent.Request{Ref: r.ref("org/m"), Tied: true}); err == nil {
+		r.t.Fatal("it should have stalled")
+	}
+	if n := len(u.cache.Unfinished()); n != 1 {
+		r.t.Fatalf("%d unfinished", n)
+	}
+	return func() {
 		partial := filepath.Join(u.node.Dir, "state", "cache", "partial")
 		entries, err := os.ReadDir(partial)
 		r.must(err)
@@ -438,9 +433,56 @@ func TestPruneUnfinished(t *testing.T) {
 		for _, e := range entries {
 			r.must(os.Chtimes(filepath.Join(partial, e.Name()), long, long))
 		}
+	}
+}
+
+// Pieces that no job is after any more go first, an hour after the last came.
+func TestPruneUnfinished(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		u, zero := r.units[0], int64(0)
+		age := r.stall(u)
+		out := u.prune(t, agent.PruneRequest{Target: &zero})
+		if len(out.Verdicts) != 0 || len(u.cache.Unfinished()) != 1 { // written by the real clock: just now
+			t.Errorf("dropped at once: %+v", out)
+		}
+		age()
 		out = u.prune(t, agent.PruneRequest{Target: &zero})
 		if len(out.Verdicts) != 1 || out.Verdicts[0].Blob == "" || out.Freed < 20<<20 || len(u.cache.Unfinished()) != 0 {
 			t.Errorf("%+v, %d unfinished", out, len(u.cache.Unfinished()))
 		}
+	})
+}
+
+// dropping is a cache that takes its time to drop a partial blob.
+type dropping struct {
+	agent.Cache
+	begun chan struct{}
+}
+
+func (d dropping) Abandon(b pieces.Blob) error {
+	close(d.begun)
+	time.Sleep(time.Second)
+	return d.Cache.Abandon(b)
+}
+
+// A job that comes while the pieces that it would use are dropped waits until they are,
+// and fetches all anew.
+func TestPruneUnfinishedUnderAJob(t *testing.T) {
+	inRoom(t, 1, func(t *testing.T, r *room) {
+		d, zero := dropping{begun: make(chan struct{})}, int64(0)
+		u := r.restart(0, func(o *agent.Options) { d.Cache, o.Cache = o.Cache, &d })
+		r.stall(u)()
+		r.hub.Fail(hubtest.Fault{Do: hubtest.Slow, Path: "model.safetensors", Rate: 1 << 20})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			<-d.begun
+			if res, err := u.fetch("org/m", nil); err != nil || res.Upstream < 20<<20 {
+				t.Errorf("%+v, %v", res, err)
+			}
+		})
+		if out := u.prune(t, agent.PruneRequest{Target: &zero}); len(out.Verdicts) != 1 || !out.Verdicts[0].Gone {
+			t.Errorf("%+v", out)
+		}
+		wg.Wait()
 	})
 }

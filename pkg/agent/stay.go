@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -123,6 +124,11 @@ func (j *job) aim() (pieces.Commit, []pieces.Blob) {
 func (a *Agent) wantedByJobs() map[pieces.Blob]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.wantedLocked()
+}
+
+// wantedLocked is called with a.mu held.
+func (a *Agent) wantedLocked() map[pieces.Blob]bool {
 	out := map[pieces.Blob]bool{}
 	for _, j := range a.jobs {
 		_, blobs := j.aim()
@@ -213,12 +219,43 @@ func (a *Agent) closeRepo(repo pieces.Repo, commit pieces.Commit) (open func(), 
 	}, ""
 }
 
-// passGate waits until nothing of the job's repository is being removed, which the
-// disk bounds, and from then on keeps what the job wants from going.
+// drop is a partial blob that is being dropped.
+type drop struct {
+	blob pieces.Blob
+	done chan struct{}
+}
+
+// closeBlob keeps jobs that want a blob waiting until open is called, unless one is
+// after it already. It is for who has the turn to evict: one blob goes at a time.
+func (a *Agent) closeBlob(b pieces.Blob) (open func(), ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.wantedLocked()[b] {
+		return nil, false
+	}
+	a.drop = &drop{b, make(chan struct{})}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		close(a.drop.done)
+		a.drop = nil
+	}, true
+}
+
+// gate returns what a job waits for, or nil. It is called with a.mu held.
+func (a *Agent) gate(repo pieces.Repo, wanted []pieces.Blob) <-chan struct{} {
+	if a.drop != nil && slices.Contains(wanted, a.drop.blob) {
+		return a.drop.done
+	}
+	return a.closed[repo]
+}
+
+// passGate waits until nothing of the job's repository, and none of its blobs, is being
+// removed, which the disk bounds, and from then on keeps what the job wants from going.
 func (a *Agent) passGate(ctx context.Context, j *job, wanted []pieces.Blob) error {
 	for {
 		a.mu.Lock()
-		closed := a.closed[j.req.Ref.Repo]
+		closed := a.gate(j.req.Ref.Repo, wanted)
 		if closed == nil {
 			j.mu.Lock()
 			j.wanted = wanted

@@ -35,7 +35,8 @@ const (
 	revisedMost = revisedPart + 1<<20
 )
 
-// inRevised runs test on a member that has the first revision, and layouts in the folder.
+// inRevised runs test on a member that has the first revision. layouts is where it
+// notes what files are made of.
 func inRevised(t *testing.T, f furniture, test func(r *revised, u *unit, layouts string)) {
 	t.Helper()
 	f.hub, f.retries, f.taps = hubtest.Options{Xet: &hubtest.Xet{Plain: true, Dedup: true}}, -1, &taps{}
@@ -67,12 +68,8 @@ func (r *revised) said(text string) int {
 	return bytes.Count(r.furniture.taps.logs.heard(), []byte(text))
 }
 
-// inCache returns the path of the first revision's file.
-func (r *revised) inCache(u *unit) string {
-	return filepath.Join(u.node.Dir, "hub", "models--org--m", "blobs", r.old.Files[0].Blob.Digest.String())
-}
-
-// smallDisk is a cache whose disk has no room for the third piece of a file and those behind it, the last apart.
+// smallDisk is a cache whose disk has no room for pieces of a file but the first two
+// and the last.
 type smallDisk struct {
 	*cachefs.Cache
 	full *atomic.Bool
@@ -115,10 +112,10 @@ func TestS25FullWhileCopying(t *testing.T) {
 }
 
 // A disk changed a byte of the older file: its statement shows that before it is
-// copied, that piece alone is fetched, and nobody is asked why.
+// copied, and that piece alone is fetched.
 func TestSpoiledOldFile(t *testing.T) {
 	inRevised(t, furniture{}, func(r *revised, u *unit, _ string) {
-		path := r.inCache(u)
+		path := filepath.Join(u.node.Dir, "hub", "models--org--m", "blobs", r.old.Files[0].Blob.Digest.String())
 		was, err := os.Stat(path)
 		r.must(err)
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)

@@ -132,6 +132,9 @@ func TestSpoiledOldFile(t *testing.T) {
 // What is noted of layouts is a hint. A note that can't be read is asked for again;
 // where none can be written, the file comes as if nothing were here. The log says so.
 func TestSpoiledLayouts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("six fetches, one after the other")
+	}
 	for name, row := range map[string]struct {
 		spoil func(note string) error
 		says  string
@@ -144,9 +147,6 @@ func TestSpoiledLayouts(t *testing.T) {
 		}, "layout not noted", revisedSize},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && name != "garbage" {
-				t.Skip("the same for each")
-			}
 			inRevised(t, furniture{}, func(r *revised, u *unit, layouts string) {
 				r.must(row.spoil(filepath.Join(layouts, r.old.Files[0].Xet.String())))
 				if res := r.next(u); res.Upstream > row.most || r.said(row.says) == 0 {

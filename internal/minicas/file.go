@@ -3,7 +3,6 @@ package minicas
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"strings"
 
 	"p2pagent/pkg/pieces"
@@ -121,6 +120,3 @@ func (f File) Reconstruct(version int, first, last int64, url func(xorb string) 
 func IsName(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
-
-// String names the file in logs.
-func (f File) String() string { return fmt.Sprintf("xet %s (%s)", f.Name, f.Blob) }

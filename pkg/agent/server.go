@@ -139,13 +139,8 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
 	var call fetchCall
-	if err := readCall(r, &call); err != nil {
-		s.fail(w, err)
-		return
-	}
-	ref, err := parseRef(call.Ref)
-	if err != nil {
-		s.fail(w, err)
+	ref, ok := s.readRef(w, r, &call, &call.Ref)
+	if !ok {
 		return
 	}
 	out := newStream(w)
@@ -155,13 +150,8 @@ func (s *Server) fetch(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) seed(w http.ResponseWriter, r *http.Request) {
 	var call seedCall
-	if err := readCall(r, &call); err != nil {
-		s.fail(w, err)
-		return
-	}
-	ref, err := parseRef(call.Ref)
-	if err != nil {
-		s.fail(w, err)
+	ref, ok := s.readRef(w, r, &call, &call.Ref)
+	if !ok {
 		return
 	}
 	out := newStream(w)
@@ -171,13 +161,8 @@ func (s *Server) seed(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 	var call verifyCall
-	if err := readCall(r, &call); err != nil {
-		s.fail(w, err)
-		return
-	}
-	ref, err := parseRef(call.Ref)
-	if err != nil {
-		s.fail(w, err)
+	ref, ok := s.readRef(w, r, &call, &call.Ref)
+	if !ok {
 		return
 	}
 	out := newStream(w)
@@ -191,13 +176,8 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 // take away what others use.
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	var call removeCall
-	if err := readCall(r, &call); err != nil {
-		s.fail(w, err)
-		return
-	}
-	ref, err := parseRef(call.Ref)
-	if err != nil {
-		s.fail(w, err)
+	ref, ok := s.readRef(w, r, &call, &call.Ref)
+	if !ok {
 		return
 	}
 	if !call.DryRun && !s.allowed(w, r, "remove "+ref.String()) {
@@ -251,13 +231,8 @@ func (s *Server) unpin(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) changePin(w http.ResponseWriter, r *http.Request, do func(pieces.Ref) (Pinned, error)) {
 	var call pinCall
-	if err := readCall(r, &call); err != nil {
-		s.fail(w, err)
-		return
-	}
-	ref, err := parseRef(call.Ref)
-	if err != nil {
-		s.fail(w, err)
+	ref, ok := s.readRef(w, r, &call, &call.Ref)
+	if !ok {
 		return
 	}
 	p, err := do(ref)
@@ -316,15 +291,11 @@ func (s *Server) rollout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var call rolloutCall
-	if err := readCall(r, &call); err != nil {
-		s.fail(w, err)
+	ref, ok := s.readRef(w, r, &call, &call.Ref)
+	if !ok {
 		return
 	}
-	ref, err := parseRef(call.Ref)
-	if err == nil {
-		_, err = newFilter(call.Include, call.Exclude)
-	}
-	if err != nil {
+	if _, err := newFilter(call.Include, call.Exclude); err != nil {
 		s.fail(w, err)
 		return
 	}
@@ -347,6 +318,19 @@ func readCall(r *http.Request, into any) error {
 		return Errorf(Usage, "read request: %w", err)
 	}
 	return nil
+}
+
+// readRef reads a call and the reference that it is about, which text is in call. When
+// it is not ok it has answered.
+func (s *Server) readRef(w http.ResponseWriter, r *http.Request, call any, text *string) (ref pieces.Ref, ok bool) {
+	err := readCall(r, call)
+	if err == nil {
+		ref, err = parseRef(*text)
+	}
+	if err != nil {
+		s.fail(w, err)
+	}
+	return ref, err == nil
 }
 
 func answer(w http.ResponseWriter, v any) {

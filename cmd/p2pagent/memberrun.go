@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"p2pagent/internal/tracing"
+	"p2pagent/pkg/hub"
 )
 
 // factsEvery is how often other members are told of the free space.
@@ -88,8 +89,11 @@ func (m *member) told(bucket string, until time.Time) {
 	m.node.Hold(bucket, time.Until(until))
 }
 
-// held is called when another member was told to wait.
+// held is called when another member was told to wait, or says so.
 func (m *member) held(bucket string, wait time.Duration) {
+	if !hub.IsBucket(bucket) {
+		return
+	}
 	until := time.Now().Add(wait)
 	m.agent.NoteWait("the Hub's rate limit ("+bucket+"), met by another member,", until)
 	if m.hub != nil {

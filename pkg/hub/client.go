@@ -49,6 +49,11 @@ const (
 	BucketCDN       = "cdn"       // the hosts that files are redirected to; ours, not the Hub's word
 )
 
+// IsBucket tells whether requests are counted in a bucket of that name.
+func IsBucket(name string) bool {
+	return name == BucketAPI || name == BucketResolvers || name == BucketCDN
+}
+
 const (
 	defaultHeaderTimeout = 15 * time.Second
 	defaultAPITimeout    = 30 * time.Second

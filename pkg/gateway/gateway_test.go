@@ -482,7 +482,7 @@ func TestG19GatedRepository(t *testing.T) {
 	atDesk(t, func(t *testing.T, d *desk) {
 		m := d.model()
 		m.secret, m.token = true, "hf_good"
-		routes := []string{"/org/model/resolve/main/config.json", "/api/models/org/model", "/api/models/org/model/tree/main", "/api/models/org/model/refs", "/api/models/org/model/auth-check"}
+		routes := []string{"/org/model/resolve/main/config.json", "/api/models/org/model", "/api/models/org/model/tree/main", "/api/models/org/model/refs", "/api/models/org/model/auth-check", "/api/models/org/model/revision/nowhere"}
 		for _, header := range []string{"X: y", "Authorization: Bearer hf_bad", "Authorization: Basic hf_good"} {
 			for _, path := range routes {
 				if resp := d.ask("GET", path, header); resp.StatusCode != 403 || resp.Header.Get("X-Error-Code") != "GatedRepo" {

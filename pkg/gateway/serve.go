@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -113,9 +115,22 @@ func (g *Gateway) open(r *http.Request, c call) (Snapshot, error) {
 	defer cancel()
 	s, err := g.o.Node.Look(ctx, c.ref(), tokenOf(r), reading)
 	if err != nil {
-		return nil, err
+		return nil, g.veil(ctx, c, tokenOf(r), err)
 	}
 	return s, g.allow(ctx, s, tokenOf(r))
+}
+
+// veil refuses who may not read a repository in the same way whether it has the
+// revision or not: the node may have been told by its own right.
+func (g *Gateway) veil(ctx context.Context, c call, token string, err error) error {
+	if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != RevisionNotFound || c.revision == pieces.DefaultRevision {
+		return err
+	}
+	s, fault := g.o.Node.Look(ctx, pieces.Ref{Repo: c.repo, Revision: pieces.DefaultRevision}, token, false)
+	if fault != nil {
+		return err
+	}
+	return cmp.Or(g.allow(ctx, s, token), err)
 }
 
 func (g *Gateway) refs(w http.ResponseWriter, r *http.Request, c call) {

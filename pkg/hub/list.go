@@ -55,6 +55,10 @@ func (e *outlineError) Error() string   { return e.op + ": " + e.err.Error() }
 func (e *outlineError) Unwrap() error   { return e.err }
 func (e *outlineError) Permanent() bool { return true }
 
+// maxPages bounds a listing by more than its files: a page may have none. The Hub puts
+// 1,000 rows on a page, others may put fewer.
+const maxPages = 4096
+
 // List asks for all files of a commit, page by page. The outline is sorted and
 // validated; a page that is missing, odd or contradictory is an error, never a
 // shorter list.
@@ -63,8 +67,11 @@ func (c *Client) List(ctx context.Context, repo pieces.Repo, commit pieces.Commi
 		outline: &pieces.Outline{Repo: repo, Commit: commit}}
 	next := c.at(treeURL(repo, commit), "recursive=true&expand=false")
 	for pages := make(map[string]bool); next != nil; {
-		if pages[next.String()] {
+		switch {
+		case pages[next.String()]:
 			return nil, l.refuse(next, "the next page is one that was already read")
+		case len(pages) >= maxPages:
+			return nil, l.refuse(next, fmt.Sprintf("more than %d pages", maxPages))
 		}
 		pages[next.String()] = true
 		var err error

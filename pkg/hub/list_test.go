@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -99,6 +100,28 @@ func TestR12ChainThatTurnsInACircle(t *testing.T) {
 	_, err := c.List(t.Context(), ref("org/model").Repo, pieces.Commit(strings.Repeat("0", 40)))
 	if err == nil || !strings.Contains(err.Error(), "already read") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// R12: each page names one more, and none has a file.
+//
+// Refused instead of read for ever.
+func TestR12ChainWithoutEnd(t *testing.T) {
+	leaktest.Check(t)
+	var pages atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := pages.Add(1)
+		if n > 1<<14 {
+			http.Error(w, "enough", http.StatusTeapot)
+		}
+		w.Header().Set("Link", fmt.Sprintf(`</api/models/org/model/tree/x?cursor=%d>; rel="next"`, n))
+		fmt.Fprint(w, `[{"type":"directory","path":"a"}]`)
+	}))
+	defer srv.Close()
+	c := newClient(t, hub.Options{Endpoint: srv.URL})
+	_, err := c.List(t.Context(), ref("org/model").Repo, pieces.Commit(strings.Repeat("0", 40)))
+	if err == nil || !strings.Contains(err.Error(), "more than 4096 pages") {
+		t.Errorf("after %d pages: %v", pages.Load(), err)
 	}
 }
 

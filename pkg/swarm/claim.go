@@ -62,10 +62,8 @@ func (n *Node) leaveExtent(j *job, t *extentTask) {
 	if len(t.jobs) > 0 {
 		return
 	}
-	if _, claimed := n.seats.Own()[t.key]; claimed || t.cancel != nil {
-		t.stop(errElsewhere)
-		n.announce(t, plan.Released) // also when it was only asked for
-	}
+	t.stop(errElsewhere)
+	n.announce(t, plan.Released) // also when it was only asked for
 	n.seats.Remove(t.key)
 	delete(n.extents, t.key)
 }
@@ -181,8 +179,7 @@ func (n *Node) claim(now time.Time) {
 	for _, a := range asks {
 		for _, p := range a.To {
 			if l := n.links[p]; l != nil {
-				l.spoke = now
-				l.send(&wire.Claim{Key: a.Key, State: uint8(plan.Asking)})
+				l.claim(a.Key, plan.Asking, 0)
 			}
 		}
 	}
@@ -384,14 +381,30 @@ func (n *Node) hopeless(j *job) bool {
 	return missing && !slices.ContainsFunc(j.tasks, func(k plan.Key) bool { return n.extents[k] != nil && n.payer(n.extents[k]) != nil })
 }
 
-// announce tells the rivals about this member's claim.
+// announce tells the rivals about this member's claim, and of its end whoever heard of
+// it: a rival may want the extent no more by then, or have been sent the record.
 func (n *Node) announce(t *extentTask, state plan.ClaimState) {
 	for _, l := range n.links {
-		if l.competes(t) {
-			l.spoke = time.Now()
-			l.send(&wire.Claim{Key: t.key, State: uint8(state), Progress: t.progress})
+		if l.hears(t.key, state, l.competes(t)) {
+			l.claim(t.key, state, t.progress)
 		}
 	}
+}
+
+func (l *link) hears(key plan.Key, state plan.ClaimState, rival bool) bool {
+	if state == plan.Released {
+		return l.told[key]
+	}
+	return rival
+}
+
+// claim tells the neighbour of a claim of this member.
+func (l *link) claim(key plan.Key, state plan.ClaimState, progress int64) {
+	if l.told[key] = true; state == plan.Released {
+		delete(l.told, key)
+	}
+	l.spoke = time.Now()
+	l.send(&wire.Claim{Key: key, State: uint8(state), Progress: progress})
 }
 
 const tellEvery = time.Second
@@ -439,7 +452,7 @@ func (n *Node) sendClaims(l *link) {
 		if t := n.extents[key]; t != nil {
 			progress = t.progress
 		}
-		l.send(&wire.Claim{Key: key, State: uint8(state), Progress: progress})
+		l.claim(key, state, progress)
 	}
 }
 

@@ -15,6 +15,17 @@ func (n *Node) IdleLanes() (count int) {
 	return count
 }
 
+// Claimed counts the claims of others that the node takes for standing.
+func (n *Node) Claimed(ctx context.Context) (links, seats int) {
+	n.call(ctx, func() {
+		for _, l := range n.links {
+			links += len(l.claimed)
+		}
+		seats = n.seats.OpenAll()
+	})
+	return links, seats
+}
+
 // Dump shows the owner loop's view of its tasks, for a test that failed.
 func (n *Node) Dump(ctx context.Context) (out string) {
 	n.call(ctx, func() {

@@ -455,6 +455,7 @@ func TestSixteenMembersCostTheHubOneCopy(t *testing.T) {
 			t.Errorf("%d resolve calls", f.model.calls.Load())
 		}
 		f.checkCounters()
+		f.checkReleased()
 		var worst int64
 		for _, m := range f.members {
 			worst = max(worst, m.store.served.Load())
@@ -734,6 +735,18 @@ func TestR01AllMembersHearOfAWait(t *testing.T) {
 	})
 }
 
+// checkReleased wants nobody to take a claim for standing, when there is nothing more to
+// claim: those would count as members that fetch, and be remembered for good.
+func (f *fleet) checkReleased() {
+	f.t.Helper()
+	time.Sleep(2 * time.Second)
+	for _, m := range f.members {
+		if links, seats := m.node.Claimed(f.t.Context()); links+seats > 0 {
+			f.t.Errorf("%s takes %d claims of its neighbours for standing, %d of any member", m.Name, links, seats)
+		}
+	}
+}
+
 func TestARecordIsMadeOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, newModel(1, 1), 8, cluster.Options{}, nil)
@@ -752,6 +765,7 @@ func TestARecordIsMadeOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		f.checkReleased()
 		if _, err := f.members[0].node.Record(t.Context(), "unknown", time.Hour, nil); !errors.Is(err, swarm.ErrNoRecord) {
 			t.Errorf("a record that nobody has: %v", err)
 		}

@@ -39,6 +39,7 @@ type link struct {
 	asks     map[string]ask       // by key: the last records that it asked for and was not sent
 	offers   map[pieces.Blob][]pieces.Statement
 	claimed  map[plan.Key]int64 // progress of its claims
+	told     map[plan.Key]bool  // claims of this member that stand as far as it has heard
 	rate     meter              // what it gets from upstream
 	spoke    time.Time          // last frame sent
 }
@@ -59,7 +60,7 @@ func newLink(s network.Stream) *link {
 		peer: peerKey(s.Conn().RemotePeer()), stream: s,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]ask{},
-		offers: map[pieces.Blob][]pieces.Statement{}, claimed: map[plan.Key]int64{},
+		offers: map[pieces.Blob][]pieces.Statement{}, claimed: map[plan.Key]int64{}, told: map[plan.Key]bool{},
 	}
 	l.heard.Store(time.Now().UnixNano())
 	return l

@@ -21,7 +21,7 @@ func (deadStream) Reset() error { return nil }
 func newcomer() (*Node, *link) {
 	l := &link{
 		peer: "neighbour", stream: deadStream{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]ask{},
+		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]ask{}, told: map[plan.Key]bool{},
 	}
 	return &Node{
 		links: map[plan.Peer]*link{l.peer: l}, records: map[string]*record{},

@@ -120,8 +120,16 @@ func (n *Node) leaveRecord(key string, wait chan recordResult) {
 	}
 	delete(r.waiters, wait)
 	if len(r.waiters) == 0 {
-		n.seats.Remove(r.task)
-		r.added = false
+		n.unclaimRecord(r)
+	}
+}
+
+// unclaimRecord ends what this member does to get a record, but for a get that runs:
+// its claim stands until that returns.
+func (n *Node) unclaimRecord(r *record) {
+	n.seats.Remove(r.task)
+	if r.added = false; !r.getting {
+		n.announceRecord(r, plan.Released)
 	}
 }
 
@@ -186,7 +194,7 @@ func (n *Node) claimRecords(now time.Time) {
 		if a, ok := n.seats.Claim(now, r.task); ok {
 			for _, p := range a.To {
 				if l := n.links[p]; l != nil {
-					l.send(&wire.Claim{Key: r.task, State: uint8(plan.Asking)})
+					l.claim(r.task, plan.Asking, 0)
 				}
 			}
 		}
@@ -215,8 +223,7 @@ func (n *Node) recordGot(r *record, value []byte, err error) {
 		sig := n.cfg.Signer.Sign(recordContext, recordMessage(r.key, value))
 		n.learnRecord(r, value, time.Now(), n.cfg.Signer.Maker(), sig)
 	} else {
-		n.seats.Remove(r.task)
-		r.added = false
+		n.unclaimRecord(r)
 		r.fail(err)
 	}
 	n.announceRecord(r, plan.Released)
@@ -235,8 +242,7 @@ func (n *Node) learnRecord(r *record, value []byte, made time.Time, maker pieces
 		}
 	}
 	if r.fresh(r.maxAge) || r.getting {
-		n.seats.Remove(r.task)
-		r.added = false
+		n.unclaimRecord(r)
 		r.answer(recordResult{value: value})
 	}
 }
@@ -250,8 +256,8 @@ func (n *Node) sendRecord(l *link, r *record) {
 // announceRecord tells the neighbours that asked for the record about the claim.
 func (n *Node) announceRecord(r *record, state plan.ClaimState) {
 	for _, l := range n.links {
-		if l.asks[r.key].upstream {
-			l.send(&wire.Claim{Key: r.task, State: uint8(state), Progress: r.ticks})
+		if l.hears(r.task, state, l.asks[r.key].upstream) {
+			l.claim(r.task, state, r.ticks)
 		}
 	}
 }

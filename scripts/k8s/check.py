@@ -32,12 +32,14 @@ def row(what, target, measured, ok):
 
 # ---------------------------------------------------------------- the Hub, on the control plane's address
 
+MODELS = [f"org/name={192 * MIB}:3:5", f"org/labelled={24 * MIB}:1:3", f"org/upgraded={256 * MIB}:4:4", f"org/lost={256 * MIB}:4:4"]
+
+
 class Hub:
-    def __init__(self):
-        self.control = state / "hub"
-        models = [f"org/name={192 * MIB}:3:5", f"org/labelled={24 * MIB}:1:3", f"org/upgraded={256 * MIB}:4:4", f"org/lost={256 * MIB}:4:4"]
-        self.process = cluster.daemon(state / "log/hub", "hubserver", "-listen", f"{cluster.HOST}:8080", "-cdn", f"{cluster.HOST}:8081", "-control", f"unix:{self.control}",
-                                      *[x for m in models for x in ("-generate", m)])
+    def __init__(self, port=8080, models=MODELS, *more):
+        self.control, self.address = state / f"hub{port}", f"{cluster.HOST}:{port}"
+        self.process = cluster.daemon(state / f"log/hub{port}", "hubserver", "-listen", self.address, "-cdn", f"{cluster.HOST}:{port + 1}", "-control", f"unix:{self.control}",
+                                      *[x for m in models for x in ("-generate", m)], *more)
         until("the Hub", lambda: self.stats())
 
     def call(self, method, path):
@@ -167,7 +169,7 @@ def example(name):
 
 def install(hub):
     kubectl("apply", "-f", kubernetes / "namespace.yaml")
-    VALUES.extend(["--set", f"config.hub-endpoint=http://{cluster.HOST}:8080"])
+    VALUES.extend(["--set", f"config.hub-endpoint=http://{hub.address}"])
     start = time.monotonic()
     helm("install", "p2pagent", chart, "--wait", "--timeout=3m", *VALUES)
     until("agents that are ready", settled) # helm waits for as many as an update would leave
@@ -267,6 +269,31 @@ def endpoint(hub):
     path = snapshot_in(finished("hf-endpoint"))
     row("hf-endpoint.yaml: an unmodified client by the node's address; Hub bytes", "a snapshot; 0", f"{path[:20]}…; {hub.body() - before}",
         "/snapshots/" in path and hub.body() == before)
+
+
+AS_XET = """
+import hashlib, os, huggingface_hub as h
+path = h.hf_hub_download('org/xet', 'model-00001-of-00001.safetensors')
+print('as Xet' if os.path.isdir('/cache/xet') else 'as HTTP', hashlib.file_digest(open(path, 'rb'), 'sha256').hexdigest())
+"""
+
+
+def xet(hub):
+    """The same with a client that prefers Xet, of a Hub that has a store."""
+    other = Hub(8090, [f"org/xet={48 * MIB}:1:2"], "-xet")
+    upgrade("--set", f"gateway.enabled=true,gateway.xet=all,config.hub-endpoint=http://{other.address}")
+    until("agents that see each other", settled)
+    pod = (kubernetes / "examples/hf-endpoint.yaml").read_text()
+    pod = "".join(line for line in pod.replace("name: hf-endpoint", "name: as-xet").splitlines(True) if "HF_HUB_DISABLE_XET" not in line)
+    pod = pod.replace('"import huggingface_hub as h; print(h.snapshot_download(\'org/name\'))"', json.dumps(AS_XET))
+    kubectl("apply", "-f", "-", input=pod)
+    log = finished("as-xet").splitlines()[-1]
+    want = json.loads(agent(get("pod", "as-xet")["spec"]["nodeName"], "show", "org/xet", "--format", "json"))["contents"][0]["digest"]
+    copies = other.stats()["stored_bytes"] / other.stats()["store_bytes"]
+    row("gateway.xet: the same without HF_HUB_DISABLE_XET, its digest; bytes that the store sent ÷ those it has", f"as Xet {want[:12]}; ≤ 1.01", f"{log[:19]}; {copies:.4f}",
+        log == f"as Xet {want}" and 1 <= copies <= 1.01)
+    upgrade("--set", f"gateway.xet=false,config.hub-endpoint=http://{hub.address}")
+    until("agents that see each other", settled)
 
 
 def labels(hub):
@@ -403,7 +430,7 @@ def foreign(hub):
     (there / "hub/CACHEDIR.TAG").touch()
     sh("chown", "-R", "1000:1000", there)
     os.chmod(there, 0o755)
-    values = ["--set", "cache.hostPath=/var/lib/p2pagent/foreign", "--set", "nodeSelector.kubernetes\\.io/hostname=gpu-1", "--set", f"config.hub-endpoint=http://{cluster.HOST}:8080"]
+    values = ["--set", "cache.hostPath=/var/lib/p2pagent/foreign", "--set", "nodeSelector.kubernetes\\.io/hostname=gpu-1", "--set", f"config.hub-endpoint=http://{hub.address}"]
     helm("install", "foreign", chart, *values)
     pod = lambda: get("pods", "-n", NS, "-l", "app.kubernetes.io/instance=foreign,app.kubernetes.io/component=agent")[0]
     until("a refusal", lambda: pod()["status"]["initContainerStatuses"][0].get("restartCount", 0) > 0)
@@ -440,7 +467,7 @@ def manifests(hub):
     row("the plain manifests, on what is there: ready after", "≤ 60 s", f"{time.monotonic() - start:.1f} s", time.monotonic() - start <= 60)
 
 
-STORY = [install, confinement, one_copy, restricted, init_container, endpoint, labels, new_image, loss, probes, foreign, uninstall, manifests]
+STORY = [install, confinement, one_copy, restricted, init_container, endpoint, xet, labels, new_image, loss, probes, foreign, uninstall, manifests]
 
 images = [work / "pause.tar", work / "app.tar", work / "p2pagent_0.1.0.oci.tar", work / "p2pagent_0.2.0.oci.tar"]
 start = time.monotonic()

@@ -104,14 +104,18 @@ type Retract struct {
 	Indexes []int // at most MaxStatements
 }
 
-// Claim announces what the sender does upstream: State is a plan.ClaimState,
-// Progress counts bytes.
+// Claim announces what the sender does upstream: State is a plan.ClaimState, or
+// Unasked, Progress counts bytes.
 type Claim struct {
 	_        struct{} `cbor:",toarray"`
 	Key      [32]byte
 	State    uint8
 	Progress int64
 }
+
+// Unasked as the State of a Claim takes an Ask back: the sender has the record, or
+// waits for it no more.
+const Unasked uint8 = 4
 
 // ClaimAck answers a Claim that asks.
 type ClaimAck struct {

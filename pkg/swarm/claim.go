@@ -457,6 +457,10 @@ func (n *Node) sendClaims(l *link) {
 }
 
 func (n *Node) heardClaim(l *link, m *wire.Claim) {
+	if m.State == wire.Unasked {
+		n.heardUnasked(l, m.Key)
+		return
+	}
 	if m.State < uint8(plan.Asking) || m.State > uint8(plan.Released) {
 		return
 	}

@@ -771,3 +771,20 @@ func TestARecordIsMadeOnce(t *testing.T) {
 		}
 	})
 }
+
+// Members that ask for one thing in the course of a day, each alone, don't wait for
+// those that had it before: who got a record itself is nobody's rival any more.
+func TestARecordIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, newModel(1, 1), 12, cluster.Options{}, func(c *swarm.Config) { c.Fetchers = 2 })
+		time.Sleep(10 * time.Second)
+		for _, m := range f.members {
+			began := time.Now()
+			v, err := m.node.Record(t.Context(), "resolve/x", time.Second, func(context.Context) ([]byte, error) { return []byte(m.Name), nil })
+			if took := time.Since(began); err != nil || string(v) != m.Name || took > time.Second {
+				t.Errorf("%s: %q, %v after %v", m.Name, v, err, took)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}

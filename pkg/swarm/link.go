@@ -36,10 +36,11 @@ type link struct {
 	// ---
 	wants    map[pieces.Blob]bool
 	upstream map[pieces.Blob]bool // wanted, and could be fetched upstream by it
-	asks     map[string]ask       // by key: the last records that it asked for and was not sent
+	asks     map[plan.Key]ask     // by task: the last records that it asked for and waits for
 	offers   map[pieces.Blob][]pieces.Statement
 	claimed  map[plan.Key]int64 // progress of its claims
 	told     map[plan.Key]bool  // claims of this member that stand as far as it has heard
+	sought   map[plan.Key]bool  // records that this member waits for as far as it has heard
 	rate     meter              // what it gets from upstream
 	spoke    time.Time          // last frame sent
 }
@@ -59,8 +60,8 @@ func newLink(s network.Stream) *link {
 	l := &link{
 		peer: peerKey(s.Conn().RemotePeer()), stream: s,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]ask{},
-		offers: map[pieces.Blob][]pieces.Statement{}, claimed: map[plan.Key]int64{}, told: map[plan.Key]bool{},
+		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[plan.Key]ask{},
+		offers: map[pieces.Blob][]pieces.Statement{}, claimed: map[plan.Key]int64{}, told: map[plan.Key]bool{}, sought: map[plan.Key]bool{},
 	}
 	l.heard.Store(time.Now().UnixNano())
 	return l

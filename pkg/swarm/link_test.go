@@ -21,7 +21,7 @@ func (deadStream) Reset() error { return nil }
 func newcomer() (*Node, *link) {
 	l := &link{
 		peer: "neighbour", stream: deadStream{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[string]ask{}, told: map[plan.Key]bool{},
+		wants: map[pieces.Blob]bool{}, upstream: map[pieces.Blob]bool{}, asks: map[plan.Key]ask{}, told: map[plan.Key]bool{},
 	}
 	return &Node{
 		links: map[plan.Peer]*link{l.peer: l}, records: map[string]*record{},
@@ -40,7 +40,7 @@ func TestManyRecordsAreAskedFor(t *testing.T) {
 			t.Fatalf("closed after %d: %v", i, l.cause)
 		}
 	}
-	if _, last := l.asks[fmt.Sprint("layout/", 2*maxAsks-1)]; !last || len(l.asks) > maxAsks {
+	if _, last := l.asks[sha(fmt.Sprint("layout/", 2*maxAsks-1))]; !last || len(l.asks) > maxAsks {
 		t.Errorf("%d are remembered; the last: %v", len(l.asks), last)
 	}
 }

@@ -124,12 +124,27 @@ func (n *Node) leaveRecord(key string, wait chan recordResult) {
 	}
 }
 
-// unclaimRecord ends what this member does to get a record, but for a get that runs:
-// its claim stands until that returns.
+// unclaimRecord ends what this member does to get a record that nobody here waits for
+// any more, but for a get that runs: its claim stands until that returns.
 func (n *Node) unclaimRecord(r *record) {
 	n.seats.Remove(r.task)
 	if r.added = false; !r.getting {
 		n.announceRecord(r, plan.Released)
+	}
+	for _, l := range n.links {
+		if l.sought[r.task] {
+			delete(l.sought, r.task)
+			l.send(&wire.Claim{Key: r.task, State: wire.Unasked})
+		}
+	}
+}
+
+// heardUnasked takes back a question: who does not wait for a record is nobody's rival
+// for it, and need not be sent it.
+func (n *Node) heardUnasked(l *link, task plan.Key) {
+	if n.links[l.peer] == l {
+		delete(l.asks, task)
+		n.seats.SetRival(task, l.peer, false)
 	}
 }
 
@@ -141,6 +156,7 @@ func (n *Node) sendAsk(l *link, r *record) {
 }
 
 func (n *Node) sendAskSeq(l *link, r *record, seq uint64) {
+	l.sought[r.task] = true
 	l.send(&wire.Ask{Seq: seq, Upstream: r.get != nil && n.cfg.Upstream, Key: r.key, MaxAge: int64(r.maxAge / time.Second)})
 }
 
@@ -151,6 +167,7 @@ func (n *Node) recordAsked(r *record) {
 		return
 	}
 	if r.get == nil {
+		n.unclaimRecord(r)
 		r.fail(fmt.Errorf("get record %s: %w", r.key, ErrNoRecord))
 		return
 	}
@@ -161,7 +178,7 @@ func (n *Node) recordAsked(r *record) {
 	n.seats.Add(r.task, r.task, plan.Key{})
 	n.seats.SetNeeded(r.task, true)
 	for _, l := range n.links {
-		n.seats.SetRival(r.task, l.peer, l.asks[r.key].upstream)
+		n.seats.SetRival(r.task, l.peer, l.asks[r.task].upstream)
 	}
 }
 
@@ -237,7 +254,7 @@ func (n *Node) learnRecord(r *record, value []byte, made time.Time, maker pieces
 	}
 	r.value, r.made, r.maker, r.sig = value, made, maker, sig
 	for _, l := range n.links {
-		if _, asked := l.asks[r.key]; asked {
+		if _, asked := l.asks[r.task]; asked {
 			n.sendRecord(l, r)
 		}
 	}
@@ -248,7 +265,7 @@ func (n *Node) learnRecord(r *record, value []byte, made time.Time, maker pieces
 }
 
 func (n *Node) sendRecord(l *link, r *record) {
-	delete(l.asks, r.key)
+	delete(l.asks, r.task)
 	age := int64(time.Since(r.made) / time.Second)
 	l.send(&wire.Record{Key: r.key, Value: r.value, Age: age, Maker: r.maker, Sig: r.sig})
 }
@@ -256,7 +273,7 @@ func (n *Node) sendRecord(l *link, r *record) {
 // announceRecord tells the neighbours that asked for the record about the claim.
 func (n *Node) announceRecord(r *record, state plan.ClaimState) {
 	for _, l := range n.links {
-		if l.hears(r.task, state, l.asks[r.key].upstream) {
+		if l.hears(r.task, state, l.asks[r.task].upstream) {
 			l.claim(r.task, state, r.ticks)
 		}
 	}
@@ -305,13 +322,13 @@ type ask struct {
 	seq      uint64 // the neighbour's own count
 }
 
-// noteAsk forgets the oldest question when there are too many: who got a record
-// itself does not say so.
+// noteAsk forgets the oldest question when there are too many.
 func (l *link) noteAsk(m *wire.Ask) {
-	if _, again := l.asks[m.Key]; !again && len(l.asks) >= maxAsks {
-		delete(l.asks, slices.MinFunc(slices.Collect(maps.Keys(l.asks)), func(a, b string) int { return cmp.Compare(l.asks[a].seq, l.asks[b].seq) }))
+	key := plan.Key(sha(m.Key))
+	if _, again := l.asks[key]; !again && len(l.asks) >= maxAsks {
+		delete(l.asks, slices.MinFunc(slices.Collect(maps.Keys(l.asks)), func(a, b plan.Key) int { return cmp.Compare(l.asks[a].seq, l.asks[b].seq) }))
 	}
-	l.asks[m.Key] = ask{m.Upstream, m.Seq}
+	l.asks[key] = ask{m.Upstream, m.Seq}
 }
 
 func (n *Node) heardAsk(l *link, m *wire.Ask, fromDisk []byte) {

@@ -752,20 +752,28 @@ func TestARecordIsMadeOnce(t *testing.T) {
 		f := newFleet(t, newModel(1, 1), 8, cluster.Options{}, nil)
 		var calls atomic.Int64
 		var wg sync.WaitGroup
+		large := strings.Repeat("a large outline ", 64<<10)
 		for i, m := range f.members {
 			wg.Go(func() {
 				m.node.Settled(t.Context())
 				v, err := m.node.Record(t.Context(), "outline/x", time.Hour, func(context.Context) ([]byte, error) {
 					time.Sleep(3 * time.Second)
-					return fmt.Appendf(nil, "made by call %d", calls.Add(1)), nil
+					return fmt.Appendf(nil, "made by call %d %s", calls.Add(1), large), nil
 				})
-				if err != nil || string(v) != "made by call 1" {
-					t.Errorf("member %d: %q, %v", i, v, err)
+				if err != nil || string(v) != "made by call 1 "+large {
+					t.Errorf("member %d: %.20q, %v", i, v, err)
 				}
 			})
 		}
 		wg.Wait()
 		f.checkReleased()
+		var carried int64
+		for _, m := range f.members {
+			carried += f.Net.Carried(m.IP)
+		}
+		if carried > 2*8<<20 {
+			t.Errorf("it took %d bytes to tell seven of one MiB", carried)
+		}
 		if _, err := f.members[0].node.Record(t.Context(), "unknown", time.Hour, nil); !errors.Is(err, swarm.ErrNoRecord) {
 			t.Errorf("a record that nobody has: %v", err)
 		}

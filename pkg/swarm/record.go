@@ -246,17 +246,31 @@ func (n *Node) recordGot(r *record, value []byte, err error) {
 	n.announceRecord(r, plan.Released)
 }
 
-// learnRecord keeps a record, answers those who wait for it here, and sends it
-// to the neighbours that asked.
+// passOnWait is how long a record is kept before it is passed on that another member
+// made. Most neighbours have it from its maker by then, and have said so: a large
+// outline is not to go from everybody to everybody.
+const passOnWait = time.Second
+
+// passOn sends a record to the neighbours that wait for it.
+func (n *Node) passOn(r *record) {
+	for _, l := range n.links {
+		if _, asked := l.asks[r.task]; asked {
+			n.sendRecord(l, r)
+		}
+	}
+}
+
+// learnRecord keeps a record, answers those who wait for it here, and has it sent to
+// the neighbours that do.
 func (n *Node) learnRecord(r *record, value []byte, made time.Time, maker pieces.Maker, sig []byte) {
 	if r.value != nil && !made.After(r.made) {
 		return
 	}
 	r.value, r.made, r.maker, r.sig = value, made, maker, sig
-	for _, l := range n.links {
-		if _, asked := l.asks[r.task]; asked {
-			n.sendRecord(l, r)
-		}
+	if maker == n.cfg.Signer.Maker() {
+		n.passOn(r)
+	} else {
+		n.later = append(n.later, delayed{time.Now().Add(passOnWait), func() { n.passOn(r) }})
 	}
 	if r.fresh(r.maxAge) || r.getting {
 		n.unclaimRecord(r)

@@ -85,7 +85,7 @@ func desiredRows(states []desired.State) [][]string {
 			sums = append(sums, fmt.Sprintf("%d %s", n, p))
 		}
 	}
-	rows := [][]string{{"desired", fmt.Sprintf("%d models: %s", len(states), strings.Join(sums, ", "))}}
+	rows := [][]string{{"desired", fmt.Sprintf("%s: %s", counted(len(states), "model"), strings.Join(sums, ", "))}}
 	for _, s := range states {
 		if s.Phase == desired.Failed {
 			rows = append(rows, []string{"failed", s.Ref + ", " + failureText(s)})
@@ -95,7 +95,7 @@ func desiredRows(states []desired.State) [][]string {
 }
 
 func failureText(s desired.State) string {
-	return fmt.Sprintf("%d times, again at %s: %s", s.Tries, s.Again.Local().Format(time.TimeOnly), s.Reason)
+	return fmt.Sprintf("%s, again at %s: %s", counted(s.Tries, "time"), s.Again.Local().Format(time.TimeOnly), s.Reason)
 }
 
 // printModels writes them as the file has them.

@@ -93,7 +93,7 @@ func (s *session) printResult(r agent.Result) error {
 		fmt.Fprintf(s.p.stderr, "p2pagent: note: %s is commit %s: %s\n", clean(r.Ref), r.Commit, clean(r.Notice))
 	}
 	if s.format == formatHuman {
-		fmt.Fprintf(s.p.stderr, "p2pagent: %s: %d files, %s in %s: %s\n", clean(r.Ref), r.Files, bytesText(r.Total),
+		fmt.Fprintf(s.p.stderr, "p2pagent: %s: %s, %s in %s: %s\n", clean(r.Ref), counted(r.Files, "file"), bytesText(r.Total),
 			spanText(seconds(r.Seconds)), sources(r.Upstream, r.FromPeers(), r.Here))
 	}
 	_, err := fmt.Fprintln(s.p.stdout, r.Path)

@@ -54,7 +54,7 @@ func statusRows(st agent.Status) [][]string {
 	rows := [][]string{
 		{"agent", fmt.Sprintf("%s, pid %d, up %s", st.Version, st.PID, spanText(time.Since(st.Started)))},
 		{"name", st.Name}, {"peer", st.PeerID}, {"swarm key", st.SwarmKey},
-		{"members", fmt.Sprintf("%d others in sight%s", st.Members, unless(st.Settled, ", still looking"))},
+		{"members", fmt.Sprintf("%s in sight%s", counted(st.Members, "other"), unless(st.Settled, ", still looking"))},
 		{"hub", st.Endpoint + unless(st.Upstream, ", not asked by this member") + when(st.Offline, ", offline")},
 		{"gateway", cmp.Or(st.Gateway, "none")},
 		{"hub cache", fmt.Sprintf("%s, %s free", st.HubCache, bytesText(st.Free))},
@@ -68,7 +68,7 @@ func statusRows(st agent.Status) [][]string {
 		rows = append(rows, []string{"not joined", st.JoinFault})
 	}
 	for _, r := range st.Refused {
-		rows = append(rows, []string{"refused", fmt.Sprintf("%s, %d times, last at %s: %s", r.Who, r.Count, r.Last.Local().Format(time.TimeOnly), r.Reason)})
+		rows = append(rows, []string{"refused", fmt.Sprintf("%s, %s, last at %s: %s", r.Who, counted(r.Count, "time"), r.Last.Local().Format(time.TimeOnly), r.Reason)})
 	}
 	for _, b := range st.Banned {
 		rows = append(rows, []string{"banned", fmt.Sprintf("%s (%s) until %s: %s", b.Name, b.PeerID, b.BannedUntil.Local().Format(time.TimeOnly), b.Banned)})
@@ -275,7 +275,7 @@ func (s *session) verify(ctx context.Context, lib library, ref pieces.Ref) error
 		err = s.verifyText(ref, problems)
 	}
 	if err == nil && len(problems) > 0 {
-		err = &agent.Error{Kind: agent.Integrity, Message: fmt.Sprintf("verify %s: %d files are not as they should be", ref, len(problems)),
+		err = &agent.Error{Kind: agent.Integrity, Message: fmt.Sprintf("verify %s: not as they should be: %s", ref, counted(len(problems), "file")),
 			Hint: "remove the snapshot with `p2pagent rm` and fetch it again; look at the disk's health"}
 	}
 	return err

@@ -124,6 +124,11 @@ func TestTexts(t *testing.T) {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
 	}
+	for n, want := range map[int]string{0: "0 files", 1: "1 file", 2: "2 files"} {
+		if got := counted(n, "file"); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
 	for d, want := range map[time.Duration]string{0: "0 s", 99 * time.Second: "99 s", 125 * time.Second: "2 min 05 s", 2*time.Hour + 3*time.Minute: "2 h 03 min", 50 * time.Hour: "2 days"} {
 		if got := spanText(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)

@@ -48,7 +48,7 @@ func reloadText(r agent.Reloaded) string {
 			fmt.Fprintf(&out, row.what+"\n", clean(ref))
 		}
 	}
-	fmt.Fprintf(&out, "%d models unchanged\n", len(r.Models.Unchanged))
+	fmt.Fprintf(&out, "%s unchanged\n", counted(len(r.Models.Unchanged), "model"))
 	if len(r.Restart) > 0 {
 		fmt.Fprintf(&out, "changed, and count after a restart: %s\n", clean(strings.Join(r.Restart, ", ")))
 	}

@@ -146,7 +146,7 @@ func (s *session) prune(ctx context.Context, c *agent.Client, req agent.PruneReq
 		if s.p.ask {
 			table(s.p.stderr, prunedRows(would))
 		}
-		if err := s.p.confirm(fmt.Sprintf("evict %d snapshots, %s?", evicted(would), bytesText(would.Freed))); err != nil {
+		if err := s.p.confirm(fmt.Sprintf("evict %s, %s?", counted(evicted(would), "snapshot"), bytesText(would.Freed))); err != nil {
 			return err
 		}
 	}

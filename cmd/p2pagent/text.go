@@ -34,6 +34,11 @@ func clean(s string) string {
 	return out.String()
 }
 
+// counted writes a number of things; one is no plural.
+func counted(n int, thing string) string {
+	return fmt.Sprintf("%d %s%s", n, thing, unless(n == 1, "s"))
+}
+
 // bytesText says a number of bytes as people do, in powers of 1000 like disks
 // and the Hub's pages.
 func bytesText(n int64) string {

@@ -774,6 +774,10 @@ func TestARecordIsMadeOnce(t *testing.T) {
 		if carried > 2*8<<20 {
 			t.Errorf("it took %d bytes to tell seven of one MiB", carried)
 		}
+		nothing := func(context.Context) ([]byte, error) { return nil, nil }
+		if v, err := f.members[0].node.Record(t.Context(), "empty", time.Hour, nothing); err != nil || len(v) > 0 {
+			t.Errorf("a record of nothing: %q, %v", v, err)
+		}
 		if _, err := f.members[0].node.Record(t.Context(), "unknown", time.Hour, nil); !errors.Is(err, swarm.ErrNoRecord) {
 			t.Errorf("a record that nobody has: %v", err)
 		}

@@ -34,8 +34,8 @@ type record struct {
 	ticks   int64
 	told    time.Time
 
-	value []byte // what is known, with its proof
-	made  time.Time
+	value []byte    // what is known, with its proof
+	made  time.Time // zero: nothing is
 	maker pieces.Maker
 	sig   []byte
 }
@@ -100,8 +100,10 @@ func (n *Node) askRecord(ctx context.Context, key string, maxAge time.Duration, 
 	n.startRound(func() { n.recordAsked(r) }, func(l *link, seq uint64) { n.sendAskSeq(l, r, seq) })
 }
 
+func (r *record) known() bool { return !r.made.IsZero() }
+
 func (r *record) fresh(maxAge time.Duration) bool {
-	return r.value != nil && time.Since(r.made) <= maxAge
+	return r.known() && time.Since(r.made) <= maxAge
 }
 
 func (r *record) fail(err error) { r.answer(recordResult{err: err}) }
@@ -263,7 +265,7 @@ func (n *Node) passOn(r *record) {
 // learnRecord keeps a record, answers those who wait for it here, and has it sent to
 // the neighbours that do.
 func (n *Node) learnRecord(r *record, value []byte, made time.Time, maker pieces.Maker, sig []byte) {
-	if r.value != nil && !made.After(r.made) {
+	if r.known() && !made.After(r.made) {
 		return
 	}
 	r.value, r.made, r.maker, r.sig = value, made, maker, sig

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"p2pagent/pkg/pieces"
@@ -138,6 +139,15 @@ func TestProofRoundTrip(t *testing.T) {
 		if _, err := parseProof(raw[:i]); err == nil {
 			t.Fatalf("the first %d bytes were a proof", i)
 		}
+	}
+}
+
+// The longest name that a proof has room for is no reason to read elsewhere.
+func TestProofOfALongName(t *testing.T) {
+	p := proofSample(t)
+	p.places[0].name = strings.Repeat("a", 1<<16-1)
+	if got, err := parseProof(p.encode()); err != nil || !slices.Equal(got.places, p.places) {
+		t.Error(err)
 	}
 }
 

@@ -94,7 +94,7 @@ func (p *proof) parsePlaces(in []byte) (rest []byte, err error) {
 		if len(in) < 2 || len(in) < 2+int(binary.LittleEndian.Uint16(in))+24 {
 			return nil, errProof
 		}
-		end := 2 + binary.LittleEndian.Uint16(in)
+		end := 2 + int(binary.LittleEndian.Uint16(in))
 		name, tail := string(in[2:end]), in[end:]
 		p.places = append(p.places, place{name: name, stamp: stamp{
 			inode: binary.LittleEndian.Uint64(tail),

@@ -101,7 +101,7 @@ func (p *program) printSettings(s *settings, origins bool) error {
 		}
 		fmt.Fprintf(t, "%s: %s\t# %s\n", name, clean(text), clean(s.origins[name]))
 	}
-	printModels(t, s.models)
+	printModels(t, s.models, when(origins, "\t# file "+clean(s.Config)))
 	fmt.Fprintf(t, "# HF_HUB_OFFLINE: %v\n# token: %s\n", s.Offline, clean(s.tokenText()))
 	return t.Flush()
 }

@@ -98,12 +98,12 @@ func failureText(s desired.State) string {
 	return fmt.Sprintf("%s, again at %s: %s", counted(s.Tries, "time"), s.Again.Local().Format(time.TimeOnly), s.Reason)
 }
 
-// printModels writes them as the file has them.
-func printModels(w io.Writer, models []desired.Model) {
+// printModels writes them as the file has them; origin is a comment or "".
+func printModels(w io.Writer, models []desired.Model, origin string) {
 	if len(models) == 0 {
 		return
 	}
-	fmt.Fprintln(w, modelsKey+":")
+	fmt.Fprintf(w, "%s:%s\n", modelsKey, origin)
 	for _, m := range models {
 		raw, err := yaml.Marshal(flow(m.Fields()))
 		if err != nil {

@@ -54,7 +54,7 @@ func (s *session) rollOut(ctx context.Context, r agent.RolloutRequest) error {
 	shown := &rolloutView{session: s, ref: r.Ref.String()}
 	t, err := s.client().Rollout(ctx, r, shown.watch)
 	shown.wipe()
-	if err != nil && ctx.Err() != nil {
+	if err != nil && (ctx.Err() != nil || len(shown.last.Nodes) > 0) { // this command ends, or its agent; the rollout does not
 		err = &agent.Error{Kind: classify(err), Err: err, Message: fmt.Sprintf("rollout %s: %v", r.Ref, err),
 			Hint: "members that were told go on; the same command shows how far they are"}
 		t = shown.last

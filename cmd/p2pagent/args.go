@@ -23,7 +23,7 @@ func explainArgs(c *cobra.Command) {
 		case cmd.HasSubCommands():
 			return unknownCommand(cmd, args[0])
 		}
-		return fmt.Errorf("%s takes %s, got %s", cmd.CommandPath(), cmp.Or(takes(cmd), "no arguments"), cmp.Or(strings.Join(args, " "), "none"))
+		return fmt.Errorf("%s takes %s, got %s", strings.TrimPrefix(cmd.CommandPath(), "p2pagent "), cmp.Or(takes(cmd), "no arguments"), cmp.Or(strings.Join(args, " "), "none"))
 	}
 }
 

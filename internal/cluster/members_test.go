@@ -248,10 +248,10 @@ func TestJoinErrorEnds(t *testing.T) {
 			o.Join, o.JoinTimeout = []string{"10.0.9.9:7946"}, time.Second
 		})
 		<-f.members[1].Settled()
-		if err := f.members[1].JoinError(); err == nil {
+		if err := f.members[1].JoinError(); err == nil && len(f.members[1].List()) == 0 { // the first, which looks for it, may be there already
 			t.Error("the second has joined an address that nobody has")
 		}
-		wait(t, "met", time.Minute, f.all(2)) // the first looks for it
+		wait(t, "met", time.Minute, f.all(2))
 		wait(t, "no fault any more", time.Minute, func() bool { return f.members[1].JoinError() == nil })
 	})
 }

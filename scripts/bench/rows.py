@@ -267,11 +267,14 @@ FROM_STORE = 32                                             # MiB: 16 of pieces 
 
 
 def judge_memory(figures, whence="", most=16):
-    small, large = figures["1GiB"], figures["8GiB"]
-    growth = (large["anon_steady"] - small["anon_steady"]) / MB
-    return [Metric(f"anonymous memory of the largest agent, 8 GiB model{whence}, no caps: the most", "≤ 150 MiB", f"{large['anon_max'] / MB:.0f} MiB", large["anon_max"] <= 150 * MB),
-            Metric("its growth from a 1 GiB to an 8 GiB model: median of the second half of the run", f"none (≤ {most} MiB)" if not whence else f"bounded (≤ {most} MiB: notes, and pieces copied from)",
-                   f"{growth:+.0f} MiB ({small['anon_steady'] / MB:.0f} → {large['anon_steady'] / MB:.0f}; the most: {small['anon_max'] / MB:.0f} → {large['anon_max'] / MB:.0f})", growth <= most)]
+    """Of three runs in turn: how much is in flight in one is chance."""
+    def of(size, key, which):
+        return which(r[key] for v, r in figures.items() if v.startswith(size)) / MB
+    small, large = of("1GiB", "anon_steady", statistics.median), of("8GiB", "anon_steady", statistics.median)
+    peak = of("8GiB", "anon_max", max)
+    return [Metric(f"anonymous memory of the largest agent, 8 GiB model{whence}, no caps: the most in three runs", "≤ 150 MiB", f"{peak:.0f} MiB", peak <= 150),
+            Metric("its growth from a 1 GiB to an 8 GiB model: median of the second half of a run, medians of three", f"none (≤ {most} MiB)" if not whence else f"bounded (≤ {most} MiB: notes, and pieces copied from)",
+                   f"{large - small:+.0f} MiB ({small:.0f} → {large:.0f}; the most: {of('1GiB', 'anon_max', max):.0f} → {peak:.0f})", large - small <= most)]
 
 
 def play_liar(f, variant, _caps):
@@ -478,7 +481,7 @@ def judge_gateway(figures):
 
 
 ROUNDS = tuple(f"{who}-{n}" for n in (1, 2, 3) for who in ("p2pagent", "aria2"))
-SIZES = {"1GiB": "1GiB:8:10", "8GiB": "8GiB:8:10"}
+SIZES = {f"{size}-{n}": f"{size}:8:10" for n in (1, 2, 3) for size in ("1GiB", "8GiB")}
 ROWS = {r.name: r for r in (
     Row("cold4", "four cold nodes at once", 4, cold(300), judge_cold()),
     Row("cold8", "eight cold nodes at once", 8, cold(300), judge_cold(cpu=36), variants=("", "aria2")),
